@@ -1,0 +1,31 @@
+# Everything a fresh machine needs: `make demo` runs the main job, `make test` the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flashface-jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+	@echo "Creating $(VENV) and installing flashface-jax with the versions in constraints.txt ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing what the tests need (pytest, torch, ruff, mypy) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+test: $(VENV)/installed-dev  ## the whole default suite, two processes
+	@echo "Running the tests ..."
+	@$(VENV)/bin/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev  ## style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV)

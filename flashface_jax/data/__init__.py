@@ -1,0 +1,1 @@
+"""Datasets of identities and the input pipeline."""

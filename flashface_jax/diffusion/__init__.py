@@ -1,0 +1,1 @@
+"""Noise schedule, guidance, solver, the sampling loop and the training loss."""

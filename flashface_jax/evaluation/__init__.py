@@ -1,0 +1,1 @@
+"""How well an image keeps the identity, follows the prompt, and looks real."""

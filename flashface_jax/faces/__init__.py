@@ -1,0 +1,1 @@
+"""From photos to reference crops, and from face boxes to position masks."""

@@ -1,0 +1,27 @@
+"""The one vocabulary of array dimensions that every annotation in the package uses.
+
+Dimension names (jaxtyping strings):
+    batch       rows of a batch: training samples, or guidance branches x samples
+    sets        reference sets: `batch` (each row its own) or 1 (one set shared by all rows)
+    refs        reference photos in a set
+    h w         height and width of a feature map or latent
+    H W         height and width of an image in pixels
+    tokens      h*w of a feature map, seen as a sequence
+    q k         query and key positions of an attention
+    heads d     attention heads and channels of a head
+    c           channels
+
+Images are float in [-1, 1] (`Image`) or uint8 (`PixelImage`); latents are channels last.
+"""
+
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+Image = Float[Array, "batch H W 3"]
+Latent = Float[Array, "batch h w c"]
+ReferenceLatent = Float[Array, "sets refs h w c"]
+ReferenceValid = Bool[Array, "sets refs"]
+Mask = Float[Array, "batch h w 1"]
+Tokens = Float[Array, "batch tokens c"]
+TextContext = Float[Array, "batch words c"]
+Timestep = Int[Array, "batch"]
+PixelImage = UInt8[Array, "H W 3"]
