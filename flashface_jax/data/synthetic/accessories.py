@@ -131,11 +131,13 @@ def headwear(attributes: PhotoAttributes, layout: FaceLayout) -> list[Shape]:
 
 
 def earrings(attributes: PhotoAttributes, layout: FaceLayout, yaw: float) -> list[Shape]:
-    """Earrings; the one on the far side hides with its ear when the head turns by `yaw` radians."""
+    """Earrings, drawn over the hair; a head turned by `yaw` radians hides the one on its far side."""
     if attributes.extra != "earrings":
         return []
     shapes = []
     for side in (-1.0, 1.0):
+        if side * yaw > 0.2:
+            continue
         x = ear_x(layout, side, yaw)
         shapes.append(Shape(ellipse(x, 0.5, 0.12, 0.16), (250, 206, 70), depth=0.0))
         gem = ellipse(x, 0.52, 0.07, 0.09)

@@ -113,7 +113,8 @@ def caption(attributes: PhotoAttributes) -> str:
 
     Left and right are those of the picture. What is ordinary (an unturned head, undyed hair,
     nothing worn) is left unsaid or said seldom. `attributes.wording` picks phrases and order and
-    leaves clauses out; 0 gives every clause in plain order, as a prompt should.
+    leaves clauses out; 0 gives every clause in plain order, as a prompt should. Clauses beyond the
+    limit of words are dropped from the end.
     """
     rng = np.random.Generator(np.random.PCG64(attributes.wording))
     everything = attributes.wording == 0

@@ -136,9 +136,15 @@ def paint(canvas: Canvas, shapes: Sequence[Shape], person: bool) -> None:
     """
     side, one = canvas.shape[0], 1 << _SUBPIXEL_BITS
     presence = 255.0 if person else 0.0
+    if not shapes:
+        return
+    # A whole coordinate is the middle of a pixel for OpenCV, and its edge for us.
+    corner = np.concatenate([shape.points for shape in shapes])
+    corner = np.rint((corner * side - 0.5) * one).astype(np.int32)
+    end = 0
     for shape in shapes:
-        # A whole coordinate is the middle of a pixel for OpenCV, and its edge for us.
-        points = np.rint((shape.points * side - 0.5) * one).astype(np.int32)
+        start, end = end, end + len(shape.points)
+        points = corner[start:end]
         color = (*shape.color, presence)
         if shape.alpha >= 1:
             _fill(canvas, points, color)

@@ -74,7 +74,6 @@ def _person(identity: Identity, attributes: PhotoAttributes, layout: FaceLayout)
         *project_shapes(
             [
                 *head.ears(layout, identity.ear_size, camera.yaw),
-                *accessories.earrings(attributes, layout, camera.yaw),
                 *head.face_skin(layout),
                 *head.wrinkles(layout),
                 *head.skin_marks(identity, layout),
@@ -86,6 +85,7 @@ def _person(identity: Identity, attributes: PhotoAttributes, layout: FaceLayout)
                 *accessories.mask(attributes, layout),
                 *(hair_shapes.top if bare else []),
                 *hair_shapes.front,
+                *accessories.earrings(attributes, layout, camera.yaw),
                 *accessories.eyewear(attributes, layout),
                 *accessories.headwear(attributes, layout),
             ],
