@@ -131,7 +131,7 @@ def headwear(attributes: PhotoAttributes, layout: FaceLayout) -> list[Shape]:
 
 
 def earrings(attributes: PhotoAttributes, layout: FaceLayout, yaw: float) -> list[Shape]:
-    """Earrings, drawn over the hair; a head turned by `yaw` radians hides the one on its far side."""
+    """Earrings, drawn over the hair; a turn by `yaw` radians hides the one on the far side."""
     if attributes.extra != "earrings":
         return []
     shapes = []
