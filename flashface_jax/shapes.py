@@ -10,6 +10,8 @@ Dimension names (jaxtyping strings):
     q k         query and key positions of an attention
     heads d     attention heads and channels of a head
     c           channels
+    words text  tokens of a prompt, width of the text context
+    _           a size that a block may change
 
 Images are float in [-1, 1] (`Image`) or uint8 (`PixelImage`); latents are channels last.
 """
@@ -18,10 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 Image = Float[Array, "batch H W 3"]
 Latent = Float[Array, "batch h w c"]
+FeatureMap = Float[Array, "batch _ _ _"]
 ReferenceLatent = Float[Array, "sets refs h w c"]
 ReferenceValid = Bool[Array, "sets refs"]
 Mask = Float[Array, "batch h w 1"]
 Tokens = Float[Array, "batch tokens c"]
-TextContext = Float[Array, "batch words c"]
+TextContext = Float[Array, "batch words text"]
 Timestep = Int[Array, "batch"]
 PixelImage = UInt8[Array, "H W 3"]

@@ -1,0 +1,75 @@
+"""Convert checkpoints: `python -m flashface_jax.convert official --help`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from flashface_jax.convert.table import ConversionError
+
+OFFICIAL_HELP = """\
+Turn the files that FlashFace's authors released into one directory that sample.py opens.
+
+The four files are those of the release's cache folder. Widths and depths are read off the files.
+The directory holds config.json, Orbax parameters and the tokenizer; about 8.7 GB in float32.
+Leave a file out, and the directory lacks that part (it can still be inspected or trained from).
+
+example:
+  python -m flashface_jax.convert official --unet flashface.ckpt --vae sd-v1-vae.pth \\
+      --clip openai-clip-vit-large-14.pth --tokenizer bpe_simple_vocab_16e6.txt.gz \\
+      --out weights/flashface
+"""
+
+NO_TORCH = "reading PyTorch files needs PyTorch: pip install 'flashface-jax[convert]'"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m flashface_jax.convert", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    official = commands.add_parser(
+        "official",
+        help="the released PyTorch files -> a weights directory",
+        description=OFFICIAL_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    file = official.add_argument
+    file("--unet", type=Path, required=True, metavar="FILE", help="flashface.ckpt")
+    file("--vae", type=Path, metavar="FILE", help="sd-v1-vae.pth")
+    file("--clip", type=Path, metavar="FILE", help="openai-clip-vit-large-14.pth")
+    file("--tokenizer", type=Path, metavar="FILE", help="bpe_simple_vocab_16e6.txt.gz")
+    file("--out", type=Path, required=True, metavar="DIR", help="directory to create")
+    heads = official.add_argument_group("head counts, which no file says")
+    heads.add_argument("--num-heads", type=int, metavar="N", help="U-Net heads (default: 8)")
+    heads.add_argument("--head-channels", type=int, metavar="N", help="or channels of a U-Net head")
+    heads.add_argument(
+        "--clip-text-heads", type=int, metavar="N", help="default: width / 64, as in every CLIP"
+    )
+    heads.add_argument(
+        "--clip-image-heads", type=int, metavar="N", help="default: width / 64, as in every CLIP"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 on success, 1 with one message on stderr otherwise."""
+    options = vars(parse_arguments(arguments))
+    try:
+        # Only here is PyTorch needed; --help works without it.
+        from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(f"error: {NO_TORCH}", file=sys.stderr)
+        return 1
+    options.pop("command")
+    out = options.pop("out")
+    try:
+        convert_official(OfficialFiles(**options), out)
+    except (ConversionError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Reading PyTorch state dicts tensor by tensor, without holding the whole file in memory."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flashface_jax.convert.table import ConversionError, Shape
+
+# Pages of a mapped file count as this process's memory until the mapping is dropped.
+REOPEN_AFTER = 1 << 30
+
+
+class UnreadableError(ConversionError):
+    """A file that is no PyTorch state dict."""
+
+
+class TorchFile:
+    """A state dict on disk; tensors are mapped, and read when asked for.
+
+    Attributes:
+        path: the file.
+        shapes: shape of every tensor.
+    """
+
+    def __init__(self, path: Path):
+        """Open a file saved with `torch.save`.
+
+        Raises:
+            UnreadableError: if it does not exist, is truncated, or holds no state dict.
+        """
+        self.path = path
+        self._tensors = _state_dict(path)
+        self._mapped = 0
+        self.shapes: dict[str, Shape] = {
+            key: tuple(tensor.shape) for key, tensor in self._tensors.items()
+        }
+
+    def read(self, key: str) -> np.ndarray:
+        """Read one tensor, as a float32 array of its own."""
+        if self._mapped > REOPEN_AFTER:
+            self._tensors, self._mapped = _state_dict(self.path), 0
+        tensor = self._tensors[key]
+        self._mapped += tensor.nbytes
+        return tensor.to(torch.float32, copy=True).numpy()
+
+
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise UnreadableError(f"{path} does not exist or is no file.")
+    try:
+        content = _load(path)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableError(
+            f"{path} is no PyTorch checkpoint, or a truncated one; download it again ({reason})."
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise UnreadableError(f"{path} holds no state dict but a {type(content).__name__}.")
+    strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise UnreadableError(f"{path}: {strange[0]!r} is no tensor, so this is no state dict.")
+    return content
+
+
+def _load(path: Path) -> object:
+    """Load with memory mapping; files in PyTorch's format from before 1.6 cannot be mapped."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)

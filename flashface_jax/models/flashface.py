@@ -1,0 +1,101 @@
+"""FlashFace: the denoiser and the Face ReferenceNet whose features it attends to (paper, §3)."""
+
+from dataclasses import dataclass, field, replace
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flashface_jax.models.blocks import Compute
+from flashface_jax.models.unet import References, UNet, UNetConfig
+from flashface_jax.shapes import Latent, Mask, ReferenceLatent, TextContext, Timestep
+
+ReferenceFeatures = dict[str, Float[Array, "sets refs _ _"]]
+
+
+@dataclass(frozen=True)
+class FlashFaceConfig:
+    """Both networks.
+
+    Attributes:
+        denoiser: the denoiser; its input is the noisy latent and the face position mask.
+        tie_reference_middle: the ReferenceNet runs the denoiser's own time embedding and middle
+            block, as the released model does. False gives it its own.
+    """
+
+    denoiser: UNetConfig = field(default_factory=UNetConfig)
+    tie_reference_middle: bool = True
+
+    @property
+    def reference_net(self) -> UNetConfig:
+        """The denoiser's architecture on clean latents, without head or reference attention."""
+        return replace(
+            self.denoiser,
+            in_channels=self.denoiser.out_channels,
+            reference_attention="none",
+            has_head=False,
+        )
+
+
+class FlashFace(nnx.Module):
+    """The trainable networks of the method."""
+
+    def __init__(self, config: FlashFaceConfig, compute: Compute, keys: nnx.Rngs):
+        self.denoiser = UNet(config.denoiser, compute, keys)
+        tied = config.tie_reference_middle
+        self.reference_net = UNet(
+            config.reference_net,
+            compute,
+            keys,
+            time_embedding=self.denoiser.time_embedding if tied else None,
+            middle=self.denoiser.middle if tied else None,
+        )
+
+    def encode_references(
+        self,
+        latents: ReferenceLatent,
+        timestep: Int[Array, " sets"],
+        context: Float[Array, "sets words text"],
+    ) -> ReferenceFeatures:
+        """Run the ReferenceNet on clean face latents.
+
+        Args:
+            latents: posterior means of the face crops, scaled as latents are.
+            timestep: the denoiser's timestep of each set.
+            context: one fixed text context a set: the negative prompt when sampling, the empty
+                prompt in training.
+
+        Returns:
+            Block name -> (sets, refs, tokens, c), for every transformer block; `denoise` reads
+            those of the blocks that have reference attention.
+        """
+        sets, refs = latents.shape[:2]
+        features = self.reference_net.features(
+            latents.reshape(sets * refs, *latents.shape[2:]),
+            jnp.repeat(timestep, refs),
+            jnp.repeat(context, refs, axis=0),
+        )
+        return {
+            name: feature.reshape(sets, refs, *feature.shape[1:])
+            for name, feature in features.items()
+        }
+
+    def denoise(
+        self,
+        latents: Latent,
+        face_mask: Mask,
+        timestep: Timestep,
+        context: TextContext,
+        references: References | None,
+    ) -> Latent:
+        """Predict the noise in float32.
+
+        Args:
+            latents: noisy latents.
+            face_mask: 1 inside the face box; all zero for no constraint.
+            timestep: integers in [0, 1000), one a row.
+            context: text context of each row.
+            references: features, which of them exist, and λ_feat; None skips reference attention.
+        """
+        x = jnp.concatenate([latents, face_mask.astype(latents.dtype)], axis=-1)
+        return self.denoiser(x, timestep, context, references).astype(jnp.float32)

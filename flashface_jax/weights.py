@@ -1,0 +1,133 @@
+"""A directory of weights that describes itself.
+
+    DIR/
+      config.json            format version and SystemConfig
+      params/<part>/         Orbax, one checkpoint for each of flashface, autoencoder, text_tower,
+                             image_tower
+      tokenizer/             vocab.json, merges.txt, tokenizer_config.json
+
+It is written beside its final place and renamed, so that a directory which exists is whole.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dacite
+import jax
+import orbax.checkpoint as ocp
+
+from flashface_jax.models.network import Network, Params
+from flashface_jax.system import SystemConfig
+from flashface_jax.tokenizer import Tokenizer
+
+FORMAT = 1
+
+
+class WeightsError(ValueError):
+    """A directory that is no weights directory; the message says what is wrong with it."""
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory that becomes `path` if the block succeeds, and vanishes if not.
+
+    Raises:
+        FileExistsError: if `path` exists already.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another directory or remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # mkdtemp makes it private
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_config(directory: Path, config: SystemConfig) -> None:
+    """Write `config.json`."""
+    described = {"format": FORMAT, "system": dataclasses.asdict(config)}
+    (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def read_config(directory: Path) -> SystemConfig:
+    """Read `config.json`.
+
+    Raises:
+        WeightsError: if it is missing, damaged or of another format.
+    """
+    path = directory / "config.json"
+    try:
+        described = json.loads(path.read_text())
+        if described["format"] != FORMAT:
+            raise WeightsError(
+                f"{path} has format {described['format']}, this version reads {FORMAT}."
+            )
+        return dacite.from_dict(
+            SystemConfig, described["system"], dacite.Config(cast=[tuple], strict=True)
+        )
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WeightsError(
+            f"{directory} is no weights directory: it has no config.json. "
+            "`python -m flashface_jax.convert official --help` makes one."
+        ) from error
+    except (ValueError, KeyError, TypeError, dacite.DaciteError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} is damaged: {error}") from error
+
+
+def write_params(directory: Path, part: str, params: Params) -> None:
+    """Save the parameters of one part."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((directory / "params" / part).absolute(), params)
+
+
+@dataclass(frozen=True)
+class WeightsDirectory:
+    """An opened directory; parameters are read when asked for.
+
+    Attributes:
+        path: the directory.
+        config: what the networks look like.
+    """
+
+    path: Path
+    config: SystemConfig
+
+    @classmethod
+    def open(cls, path: Path) -> "WeightsDirectory":
+        """Open a directory; raises WeightsError if it is none."""
+        return cls(path, read_config(path))
+
+    def params(self, part: str, network: Network) -> Params:
+        """Read the parameters of one part onto the default device."""
+        if not jax.tree.leaves(network.shapes):
+            return {}  # a part without parameters has no checkpoint
+        place = (self.path / "params" / part).absolute()
+        if not place.exists():
+            raise WeightsError(
+                f"{self.path} has no {part}: convert again with the file that holds it."
+            )
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            network.shapes,
+        )
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(place, wanted)
+
+    def tokenizer(self) -> Tokenizer:
+        """Open the tokenizer."""
+        place = self.path / "tokenizer"
+        if not place.exists():
+            raise WeightsError(f"{self.path} has no tokenizer: convert again with --tokenizer.")
+        return Tokenizer.from_directory(place)

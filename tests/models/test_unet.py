@@ -1,0 +1,239 @@
+"""The U-Net's topology and its pieces against PyTorch's own operators."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from flashface_jax.models.blocks import Compute, conv, sinusoidal_embedding, upsample_nearest
+from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
+from flashface_jax.models.network import flatten, network
+from flashface_jax.models.unet import (
+    DownsampleSpec,
+    References,
+    UNetConfig,
+    decoder_specs,
+    encoder_specs,
+)
+
+TINY = UNetConfig(
+    base_channels=32,
+    channel_multipliers=(1, 2),
+    residual_blocks=(1, 1),
+    transformer_depth=(1, 2),
+    context_channels=12,
+    num_heads=4,
+)
+
+
+def build(config=TINY, **options):
+    return network(lambda keys: FlashFace(FlashFaceConfig(config, **options), Compute(), keys))
+
+
+def inputs(height, width, batch=2, refs=3, size=6):
+    keys = jax.random.split(jax.random.key(3), 5)
+    return {
+        "latents": jax.random.normal(keys[0], (batch, height, width, 4)),
+        "mask": (jax.random.uniform(keys[1], (batch, height, width, 1)) > 0.5).astype(jnp.float32),
+        "context": jax.random.normal(keys[2], (batch, 5, 12)),
+        "references": jax.random.normal(keys[3], (batch, refs, size, size, 4)),
+    }
+
+
+def randomised(net):
+    """Parameters with no zero-initialised layer, so that every path matters."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        fan_in = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 16
+        return (rng.standard_normal(leaf.shape) / math.sqrt(fan_in)).astype(np.float32)
+
+    return jax.tree.map(draw, net.shapes)
+
+
+def run(net, params, x, *, strength, valid=None, timestep=500):
+    """One denoiser call with a reference set for each row."""
+    batch, refs = x["references"].shape[:2]
+    valid = jnp.ones((batch, refs), bool) if valid is None else valid
+
+    @jax.jit
+    def call(params, x, valid, strength):
+        model, time = net.bind(params), jnp.full((batch,), timestep)
+        features = model.encode_references(x["references"], time, x["context"])
+        references = References(features, valid, jnp.full((batch,), strength))
+        return model.denoise(x["latents"], x["mask"], time, x["context"], references)
+
+    return call(params, x, valid, strength)
+
+
+def test_released_widths_have_the_released_number_of_parameters():
+    shapes = build(UNetConfig()).shapes
+    sizes = {part: sum(x.size for x in jax.tree.leaves(shapes[part])) for part in shapes}
+    # SD-1.5's U-Net has 859,520,964; the mask channel adds 320·9, and 10 blocks of reference
+    # attention add 4·c² + c each.
+    widths = [320] * 3 + [640] * 3 + [1280] * 4
+    expected = 859_520_964 + 320 * 9 + sum(4 * c * c + c for c in widths)
+    assert sizes["denoiser"] == expected
+
+
+def test_specs_of_the_released_model():
+    encoder, decoder = encoder_specs(UNetConfig()), decoder_specs(UNetConfig())
+    assert sum(isinstance(spec, DownsampleSpec) for spec in encoder) == 3
+    assert len(encoder) + 1 == len(decoder) == 12
+    assert [spec.in_channels for spec in decoder] == [
+        2560, 2560, 2560, 2560, 2560, 1920, 1920, 1280, 960, 960, 640, 640,
+    ]  # fmt: skip
+    assert [spec.upsample for spec in decoder] == [False, False, True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("placement", "places"),
+    [
+        ("none", set()),
+        ("decoder", {"middle", "decoder"}),
+        ("encoder", {"middle", "encoder"}),
+        ("both", {"middle", "encoder", "decoder"}),
+    ],
+)
+def test_placement_of_reference_attention(placement, places):
+    config = UNetConfig(**{**vars(TINY), "reference_attention": placement})
+    names = flatten(build(config).shapes)
+    found = {name.split("/")[1] for name in names if "reference_attention" in name}
+    assert found == places
+    assert all(name.startswith("denoiser/") for name in names if "reference_attention" in name)
+    net, x = build(config), inputs(8, 8)
+    params = randomised(net)
+    change = float(
+        jnp.abs(run(net, params, x, strength=1.0) - run(net, params, x, strength=0.5)).max()
+    )
+    assert (change > 1e-4) == bool(places), f"strength changed the output by {change:.1e}"
+
+
+def test_reference_net_is_tied_or_has_its_own_middle():
+    tied, free = (flatten(build(tie_reference_middle=tie).shapes) for tie in (True, False))
+    own = {name for name in free if name not in tied}
+    assert own and all(
+        name.startswith(("reference_net/middle", "reference_net/time_embedding")) for name in own
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 3), (12, 9)])
+def test_any_size_of_latent(size):
+    net, x = build(), inputs(*size)
+    assert run(net, randomised(net), x, strength=1.0).shape == (2, *size, 4)
+
+
+def test_missing_references_equal_fewer_references():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+    valid = jnp.array([[True, True, False]] * 2)
+    masked = run(net, params, x, strength=1.1, valid=valid)
+    fewer = run(net, params, {**x, "references": x["references"][:, :2]}, strength=1.1)
+    difference = float(jnp.abs(masked - fewer).max())
+    assert difference <= 2e-5, f"{difference:.1e}"
+
+
+def test_a_shared_set_equals_a_copy_for_each_row():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+
+    @jax.jit
+    def call(params, x, copied):
+        model, time = net.bind(params), jnp.full((2,), 300)
+        features = model.encode_references(x["references"][:1], time[:1], x["context"][:1])
+        features = jax.tree.map(lambda f: jnp.repeat(f, len(copied), axis=0), features)
+        references = References(features, jnp.ones((len(copied), 3), bool), jnp.array([0.9, 1.2]))
+        return model.denoise(x["latents"], x["mask"], time, x["context"], references)
+
+    difference = float(jnp.abs(call(params, x, jnp.zeros(1)) - call(params, x, jnp.zeros(2))).max())
+    assert difference <= 2e-5, f"{difference:.1e}"
+
+
+def test_rows_do_not_mix():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+    both = run(net, params, x, strength=1.0)
+    alone = run(net, params, jax.tree.map(lambda v: v[1:], x), strength=1.0)
+    difference = float(jnp.abs(both[1:] - alone).max())
+    assert difference <= 2e-5, f"{difference:.1e}"
+
+
+def test_reference_features_follow_the_timestep():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+
+    @jax.jit
+    def middle(params, x, timestep):
+        model, time = net.bind(params), jnp.full((2,), timestep)
+        return model.encode_references(x["references"], time, x["context"])["middle/0"]
+
+    change = float(jnp.abs(middle(params, x, 900) - middle(params, x, 100)).max())
+    assert change > 1e-2, f"changed by only {change:.1e}"
+
+
+def test_bfloat16_is_close_to_float32():
+    half = network(lambda keys: FlashFace(FlashFaceConfig(TINY), Compute(jnp.bfloat16), keys))
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+    exact, rounded = run(net, params, x, strength=1.0), run(half, params, x, strength=1.0)
+    assert rounded.dtype == jnp.float32
+    error = float(jnp.sqrt(jnp.mean((exact - rounded) ** 2)) / jnp.std(exact))
+    assert error <= 2e-2, f"relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("size", [(4, 7), (4, 8), (1, 1), (1, 2), (13, 25)])
+def test_upsampling_is_pytorchs_nearest(size):
+    small, large = size
+    x = np.random.default_rng(0).normal(size=(1, 3, small, small)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(x), size=(large, large), mode="nearest").numpy()
+    ours = upsample_nearest(jnp.asarray(x.transpose(0, 2, 3, 1)), large, large)
+    np.testing.assert_array_equal(np.asarray(ours).transpose(0, 3, 1, 2), expected)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_downsampling_is_pytorchs_padding_one(size):
+    net = network(lambda keys: conv(3, 5, Compute(), keys, stride=2))
+    params = net.init(jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    expected = F.conv2d(
+        torch.from_numpy(x.transpose(0, 3, 1, 2)),
+        torch.from_numpy(np.array(params["kernel"].transpose(3, 2, 0, 1))),
+        stride=2,
+        padding=1,
+    ).numpy()
+    ours = np.asarray(net.bind(params)(jnp.asarray(x))).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+
+
+def test_timestep_embedding_is_cosine_first():
+    embedded = np.asarray(sinusoidal_embedding(jnp.array([0, 7, 999]), 8), np.float64)
+    phase = np.array([0, 7, 999])[:, None] * 10000.0 ** (-np.arange(4) / 4)
+    expected = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+    np.testing.assert_allclose(embedded, expected, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(embedded[0], [1, 1, 1, 1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base_channels": 48}, "base_channels is 48"),
+        ({"residual_blocks": (1,)}, "different numbers of levels"),
+        ({"num_heads": None}, "exactly one of num_heads and head_channels"),
+        ({"head_channels": 8}, "exactly one of num_heads and head_channels"),
+        ({"num_heads": 5}, "cannot be split into heads"),
+    ],
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(**{**vars(TINY), **change})
+
+
+def test_a_net_without_head_does_not_predict():
+    net = build()
+    model = net.bind(net.init(jax.random.key(0)))
+    with pytest.raises(ValueError, match="without a head"):
+        model.reference_net(jnp.zeros((1, 8, 8, 4)), jnp.zeros(1, int), jnp.zeros((1, 5, 12)))
