@@ -5,6 +5,7 @@ Dimension names (jaxtyping strings):
     sets        reference sets: `batch` (each row its own) or 1 (one set shared by all rows)
     refs        reference photos in a set
     h w         height and width of a feature map or latent
+    ref_h ref_w height and width of a reference latent, which is smaller
     H W         height and width of an image in pixels
     tokens      h*w of a feature map, seen as a sequence
     q k         query and key positions of an attention
@@ -21,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 Image = Float[Array, "batch H W 3"]
 Latent = Float[Array, "batch h w c"]
 FeatureMap = Float[Array, "batch _ _ _"]
-ReferenceLatent = Float[Array, "sets refs h w c"]
+ReferenceLatent = Float[Array, "sets refs ref_h ref_w c"]
 ReferenceValid = Bool[Array, "sets refs"]
 Mask = Float[Array, "batch h w 1"]
 Tokens = Float[Array, "batch tokens c"]

@@ -1,0 +1,171 @@
+"""Converted weights against numbers recorded from the released code, in float32.
+
+Tolerances are fractions of the recording's standard deviation. The figure reached is in the
+message of every failure, and in docs/parity.md.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashface_jax.diffusion.guidance import Guidance
+from flashface_jax.diffusion.sampling import Conditioning, sample
+from flashface_jax.diffusion.schedule import SamplingSteps, noise_levels, sampling_steps
+from flashface_jax.models.unet import References
+from tests.quick import jit
+from tests.recorded import arrays, nhwc, relative_difference
+
+NETWORK = 3e-5
+SAMPLE = 1e-4
+FROZEN = 1e-5
+
+
+def assert_close(name, ours, recorded, tolerance):
+    difference = relative_difference(ours, recorded)
+    assert difference <= tolerance, f"{name}: {difference:.1e} of the std, allowed {tolerance:.0e}"
+
+
+def block_name(recorded_name):
+    """decoder_4.1.blocks.0 -> decoder/4/0, middle_1.blocks.0 -> middle/0."""
+    stage, block = recorded_name.split(".blocks.")
+    stage = stage.removesuffix("_1").removesuffix(".1")
+    return f"{stage.replace('_', '/')}/{block}"
+
+
+@pytest.fixture(scope="module")
+def recording():
+    return arrays("tiny_unet")
+
+
+@pytest.fixture(scope="module", params=[("two", 4), ("three", 2)], ids=["two-way", "three-way"])
+def call(request, converted, recording):
+    """One recorded denoiser call: features and prediction, ours and theirs."""
+    name, referenced = request.param
+    theirs = {
+        key.removeprefix(f"{name}_"): value
+        for key, value in recording.items()
+        if key.startswith(f"{name}_")
+    }
+    rows = len(theirs["context"])
+    branches = rows // len(theirs["x"])
+
+    @jit
+    def run(params, references, timestep, context, strength):
+        model = converted.bind("flashface", params)
+        features = model.encode_references(
+            references, timestep[:1], jnp.asarray(recording["reference_context"])
+        )
+        noise = model.denoise(
+            jnp.tile(nhwc(theirs["x"]), (branches, 1, 1, 1)),
+            jnp.repeat(recording["face_mask"], branches, axis=0)[..., None],  # their order
+            jnp.full((rows,), timestep[0]),
+            context,
+            References(features, jnp.ones((1, 3), bool), jnp.full((referenced,), strength)),
+        )
+        return features, noise
+
+    features, noise = run(
+        converted.params["flashface"],
+        nhwc(recording["reference_latents"])[None],
+        theirs["t"].astype(np.int32),
+        theirs["context"],
+        theirs["similarity"],
+    )
+    return theirs, features, noise
+
+
+def test_denoiser_equals_the_released_one(call):
+    theirs, _, noise = call
+    assert_close("prediction", noise, nhwc(theirs["out"]), NETWORK)
+
+
+def test_reference_features_equal_the_released_ones(call):
+    theirs, features, _ = call
+    recorded = {
+        block_name(key.removeprefix("feature/")): value
+        for key, value in theirs.items()
+        if key.startswith("feature/")
+    }
+    assert len(recorded) == 5
+    for name, value in recorded.items():
+        assert_close(name, features[name][0], value, NETWORK)
+
+
+@pytest.fixture(scope="module")
+def states(converted, recorded_order, recording):
+    """Our states after each of the recorded steps, by our sampler with the recorded settings."""
+    count, text, reference, launch, strength, early = map(float, recording["sample_settings"])
+    samples = len(recording["sample_noise"])
+    conditioning = Conditioning(
+        prompt=jnp.tile(recording["sample_prompt_context"], (samples, 1, 1)),
+        negative=jnp.tile(recording["reference_context"], (samples, 1, 1)),
+        reference_latents=jnp.asarray(nhwc(recording["reference_latents"])[None]),
+        reference_valid=jnp.ones((1, 3), bool),
+        reference_context=jnp.asarray(recording["reference_context"]),
+        face_mask=jnp.asarray(recording["face_mask"][..., None]),
+    )
+    guidance = Guidance(text, reference, strength, early, int(launch))
+    steps = sampling_steps(noise_levels(converted.directory.config.schedule), int(count))
+    run = jit(lambda params, *rest: sample(recorded_order.bind(params), *rest))
+    return [
+        run(
+            converted.params["flashface"],
+            conditioning,
+            guidance,
+            jnp.asarray(nhwc(recording["sample_noise"])),
+            stopped_after(steps, taken),
+        )
+        for taken in range(1, int(count) + 1)
+    ]
+
+
+def stopped_after(steps, taken):
+    """The first steps of a run, then steps that lead from a noise level to itself.
+
+    One compiled run so gives every intermediate state.
+    """
+    order = np.minimum(np.arange(len(steps.sigma)), taken - 1)
+    going = order == np.arange(len(steps.sigma))
+    last = steps.next_sigma[taken - 1]
+    return SamplingSteps(
+        steps.timestep[order],
+        steps.timestep_sigma[order],
+        jnp.where(going, steps.sigma, last),
+        jnp.where(going, steps.next_sigma, last),
+    )
+
+
+def test_guided_run_equals_the_released_one(states, recording):
+    assert_close("z0", states[-1], nhwc(recording["sample_z0"]), SAMPLE)
+
+
+def test_every_state_of_the_run_equals_the_released_one(states, recording):
+    for taken, theirs in enumerate(recording["sample_xt"][1:], start=1):
+        assert_close(f"state after step {taken}", states[taken - 1], nhwc(theirs), SAMPLE)
+
+
+def test_autoencoder_equals_the_released_one(converted):
+    recorded = arrays("tiny_vae")
+
+    @jit
+    def run(params, image, z):
+        model = converted.bind("autoencoder", params)
+        return *model.posterior(image), model.decode(z * model.config.scale)
+
+    outputs = run(converted.params["autoencoder"], nhwc(recorded["image"]), nhwc(recorded["z"]))
+    for name, ours in zip(("mu", "log_var", "decoded"), outputs, strict=True):
+        assert_close(name, ours, nhwc(recorded[name]), FROZEN)
+
+
+def test_text_tower_equals_the_released_one(converted):
+    recorded = arrays("tiny_clip")
+
+    @jit
+    def run(params, tokens):
+        model = converted.bind("text_tower", params)
+        return model(tokens), model.embed(tokens)
+
+    context, pooled = run(converted.params["text_tower"], recorded["tokens"].astype(np.int32))
+    assert_close("context", context, recorded["context"], FROZEN)
+    assert_close("pooled", pooled, recorded["pooled"], FROZEN)
