@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from flashface_jax.diffusion.schedule import ScheduleConfig
+from flashface_jax.diffusion.guidance import Guidance
+from flashface_jax.diffusion.schedule import ScheduleConfig, Spacing
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
@@ -13,6 +14,63 @@ from flashface_jax.models.vae import (
     AutoencoderKLConfig,
     build_autoencoder,
 )
+
+PROMPT_SUFFIX = "best quality, masterpiece,ultra-detailed, UHD 4K, photographic"
+NEGATIVE_SUFFIX = (
+    "blurry, ugly, tiling, poorly drawn hands, poorly drawn feet, poorly drawn face, "
+    "out of frame, extra limbs, disfigured, deformed, body out of frame, bad anatomy, watermark, "
+    "signature, cut off, low contrast, underexposed, overexposed, bad art, beginner, amateur, "
+    "distorted face"
+)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a set of weights likes to be sampled; the defaults are the released code's.
+
+    Attributes:
+        steps: solver steps.
+        spacing: which timesteps they visit.
+        text_guidance: λ_text (`guide_scale`).
+        reference_guidance: λ_ref (`face_guidance`).
+        reference_strength: λ_feat (`lamda_feat`).
+        early_reference_strength: λ_feat before the launch (`lamda_feat_before_ref_guidence`).
+        launch_timestep: reference guidance starts below it (`step_to_launch_face_guidence`).
+        rescale: φ (`guide_rescale`).
+        prompt_suffix: words joined to every prompt.
+        negative_suffix: words joined to every negative prompt.
+    """
+
+    steps: int = 50
+    spacing: Spacing = "trailing"
+    text_guidance: float = 7.5
+    reference_guidance: float = 3.2
+    reference_strength: float = 1.2
+    early_reference_strength: float = 0.85
+    launch_timestep: int = 750
+    rescale: float = 0.5
+    prompt_suffix: str = PROMPT_SUFFIX
+    negative_suffix: str = NEGATIVE_SUFFIX
+
+    @property
+    def guidance(self) -> Guidance:
+        """The strengths as the sampler takes them."""
+        return Guidance(
+            text_guidance=self.text_guidance,
+            reference_guidance=self.reference_guidance,
+            reference_strength=self.reference_strength,
+            early_reference_strength=self.early_reference_strength,
+            launch_timestep=self.launch_timestep,
+            rescale=self.rescale,
+        )
+
+    def full_prompt(self, prompt: str) -> str:
+        """Join the suffix to a prompt, as the released code does."""
+        return f"{prompt}, {self.prompt_suffix}" if self.prompt_suffix else prompt
+
+    def full_negative(self, negative: str) -> str:
+        """Join the suffix to a negative prompt, as the released code does."""
+        return ", ".join(words for words in (negative, self.negative_suffix) if words)
 
 
 @dataclass(frozen=True)
@@ -27,6 +85,7 @@ class SystemConfig:
         schedule: the noise schedule that the networks were trained on.
         image_size: side of generated images in pixels.
         reference_size: side of reference face crops in pixels.
+        sampling: how the weights like to be sampled.
     """
 
     flashface: FlashFaceConfig = field(default_factory=FlashFaceConfig)
@@ -36,6 +95,7 @@ class SystemConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     image_size: int = 768
     reference_size: int = 224
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def check_consistency(self) -> None:
         """Raise a ValueError that names the first two parts that do not fit each other."""

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ import orbax.checkpoint as ocp
 from flashface_jax.models.network import Network, Params
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
+from flashface_jax.training.checkpoint import Checkpoints
 
 FORMAT = 1
 
@@ -49,7 +51,16 @@ def new_directory(path: Path) -> Iterator[Path]:
         draft.chmod(0o755)  # mkdtemp makes it private
         draft.rename(path)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory, into which threads of a failed write may still be writing."""
+    for _ in range(100):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
 
 
 def write_config(directory: Path, config: SystemConfig) -> None:
@@ -86,9 +97,17 @@ def read_config(directory: Path) -> SystemConfig:
 
 
 def write_params(directory: Path, part: str, params: Params) -> None:
-    """Save the parameters of one part."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((directory / "params" / part).absolute(), params)
+    """Save the parameters of one part.
+
+    Raises:
+        WeightsError: if they cannot be written, say on a full disk.
+    """
+    place = (directory / "params" / part).absolute()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(place, params)
+    except ValueError as error:  # what Orbax makes of a failed write
+        raise WeightsError(f"{place} could not be written: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -131,3 +150,32 @@ class WeightsDirectory:
         if not place.exists():
             raise WeightsError(f"{self.path} has no tokenizer: convert again with --tokenizer.")
         return Tokenizer.from_directory(place)
+
+
+@dataclass(frozen=True)
+class RunDirectory(WeightsDirectory):
+    """The working directory of a training run; parameters are its newest checkpoint's."""
+
+    def params(self, part: str, network: Network) -> Params:
+        """Read the parameters of one part, averaged if the run averages."""
+        if not jax.tree.leaves(network.shapes):
+            return {}
+        checkpoints = Checkpoints(self.path)
+        try:
+            if checkpoints.latest_step is None:
+                raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
+            return checkpoints.read_part(part, network.shapes)
+        except KeyError as error:
+            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.") from error
+        finally:
+            checkpoints.close()
+
+
+def open_weights(path: Path) -> WeightsDirectory:
+    """Open a converted directory or the working directory of a run.
+
+    Raises:
+        WeightsError: if it is neither.
+    """
+    kind = RunDirectory if (path / "checkpoints").is_dir() else WeightsDirectory
+    return kind.open(path)

@@ -76,8 +76,9 @@ class UNetConfig:
             )
         if (self.num_heads is None) == (self.head_channels is None):
             raise ValueError("Give exactly one of num_heads and head_channels.")
+        split = self.num_heads if self.head_channels is None else self.head_channels
         for channels in self.level_channels:
-            if channels % (self.num_heads or self.head_channels or 1):
+            if split is None or split < 1 or channels % split:
                 raise ValueError(
                     f"A level of {channels} channels cannot be split into heads: num_heads is "
                     f"{self.num_heads}, head_channels is {self.head_channels}."

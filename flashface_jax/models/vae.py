@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, UInt8
 
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
-from flashface_jax.shapes import FeatureMap, Image, Latent
+from flashface_jax.shapes import FeatureMap, Image, Latent, ReferenceLatent
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class AutoencoderKLConfig:
     residual_blocks: int = 2
     scale: float = 0.18215
     misread_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.base_channels % 32:
+            raise ValueError(
+                f"base_channels is {self.base_channels}; GroupNorm needs a multiple of 32."
+            )
 
     @property
     def stride(self) -> int:
@@ -262,3 +269,22 @@ def build_autoencoder(config: AutoencoderConfig, compute: Compute, keys: nnx.Rng
     if isinstance(config, PatchPixelsConfig):
         return PatchPixels(config)
     return AutoencoderKL(config, compute, keys)
+
+
+def from_pixels(pixels: UInt8[Array, "batch H W 3"]) -> Image:
+    """Pixels -> [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1
+
+
+def to_pixels(image: Image) -> UInt8[Array, "batch H W 3"]:
+    """Image -> pixels, clipped and cut to whole levels as the released code does."""
+    return jnp.clip(image * 127.5 + 127.5, 0, 255).astype(jnp.uint8)
+
+
+def encode_crops(
+    autoencoder: Autoencoder, crops: UInt8[Array, "sets refs R R 3"]
+) -> ReferenceLatent:
+    """Encode reference face crops: posterior means."""
+    sets, refs = crops.shape[:2]
+    latents = autoencoder.encode(from_pixels(crops.reshape(sets * refs, *crops.shape[2:])))
+    return latents.reshape(sets, refs, *latents.shape[1:])

@@ -1,0 +1,67 @@
+"""A small FlashFace on the built-in world of drawn identities, from nothing, on a CPU.
+
+python train.py --config configs/synthetic.py --workdir runs/synthetic
+
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from flashface_jax.models.clip import TextTowerConfig
+from flashface_jax.models.flashface import FlashFaceConfig
+from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.vae import PatchPixelsConfig
+from flashface_jax.system import SamplingConfig, SystemConfig
+from flashface_jax.training.config import TrainConfig, WorldConfig
+from flashface_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> ConfigDict:
+    """Return the experiment; every field can be overridden, e.g. --config.batch_size=8."""
+    pixels = PatchPixelsConfig(patch=3, scale=1.0)
+    denoiser = UNetConfig(
+        in_channels=pixels.latent_channels + 1,
+        out_channels=pixels.latent_channels,
+        base_channels=32,
+        channel_multipliers=(1, 2),
+        residual_blocks=(1, 1),
+        transformer_depth=(0, 1),
+        context_channels=64,
+        num_heads=4,
+    )
+    config = TrainConfig(
+        steps=2000,
+        batch_size=16,
+        trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
+        system=SystemConfig(
+            flashface=FlashFaceConfig(denoiser),
+            autoencoder=pixels,
+            text_tower=TextTowerConfig(
+                vocabulary=1024, length=48, channels=64, num_heads=4, layers=2, embedding=64
+            ),
+            image_tower=None,
+            image_size=48,
+            reference_size=24,
+            sampling=SamplingConfig(
+                steps=25,
+                text_guidance=2.0,
+                reference_guidance=2.0,
+                reference_strength=1.0,
+                early_reference_strength=1.0,
+                prompt_suffix="",
+                negative_suffix="",
+            ),
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            warmup_steps=100,
+            cosine_decay=True,
+            max_gradient_norm=1.0,
+            ema_decay=0.995,
+        ),
+        world=WorldConfig(identities=768, held_out=64, photos_per_identity=8),
+        checkpoint_every=500,
+        grid_every=500,
+    )
+    return ConfigDict(dataclasses.asdict(config))

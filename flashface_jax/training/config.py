@@ -1,0 +1,99 @@
+"""What a training run is configured with; `configs/*.py` fill it in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dacite
+
+from flashface_jax.diffusion.loss import DropRates
+from flashface_jax.system import SystemConfig
+from flashface_jax.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The built-in world of identities that a run trains on.
+
+    Attributes:
+        seed: seed of the world.
+        identities: identities to train on; the following `held_out` ones are never trained on.
+        held_out: identities kept for samples and evaluation.
+        photos_per_identity: photos drawn of each.
+        image_size: side of the drawn photos in pixels, 64 or more.
+        vocabulary: most entries of the tokenizer that is trained on the captions.
+    """
+
+    seed: int = 0
+    identities: int = 512
+    held_out: int = 64
+    photos_per_identity: int = 12
+    image_size: int = 64
+    vocabulary: int = 1024
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        seed: seed of parameters, data order, noise and drops.
+        steps: optimizer steps.
+        batch_size: samples, and identities, a step.
+        system: the networks.
+        trainable: parts that train; the paper trains only "flashface". "text_tower" must train
+            where there is no pretrained one.
+        compute_dtype: dtype of matmuls and activations; parameters are float32.
+        max_references: most references of a sample.
+        drop: how often each condition is left out.
+        optimizer: Adam and its options.
+        world: the data.
+        log_every: steps between metrics.
+        checkpoint_every: steps between checkpoints; the last step always makes one.
+        grid_every: steps between sample grids.
+        grid_people: held-out people in a grid; 0 for no grids.
+        keep_checkpoints: newest checkpoints that are kept.
+    """
+
+    seed: int = 0
+    steps: int = 50_000
+    batch_size: int = 32
+    system: SystemConfig = field(default_factory=SystemConfig)
+    trainable: tuple[str, ...] = ("flashface",)
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    max_references: int = 4
+    drop: DropRates = field(default_factory=DropRates)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    grid_every: int = 1000
+    grid_people: int = 6
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        self.system.check_consistency()
+        for name in ("steps", "batch_size", "max_references", "log_every", "grid_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.checkpoint_every < 1 or self.checkpoint_every % self.log_every:
+            # Metrics are means over log_every steps, which a resumed run must cover whole.
+            raise ValueError(
+                f"checkpoint_every is {self.checkpoint_every}; it must be a multiple of log_every, "
+                f"which is {self.log_every}."
+            )
+        parts = {"flashface", "autoencoder", "text_tower"}
+        if not self.trainable or set(self.trainable) - parts:
+            raise ValueError(f"trainable is {self.trainable}; choose among {sorted(parts)}.")
+
+
+def from_mapping(values: Mapping[str, Any]) -> TrainConfig:
+    """Build the configuration from nested dicts, as `configs/*.py` and flags give it.
+
+    Raises:
+        ValueError: naming the field that is unknown, has a wrong type, or is out of range.
+    """
+    try:
+        return dacite.from_dict(TrainConfig, values, dacite.Config(cast=[tuple], strict=True))
+    except dacite.DaciteError as error:
+        raise ValueError(f"The configuration is wrong: {error}") from error

@@ -1,0 +1,209 @@
+"""The training loop, in sections: data, networks, state, steps."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from flashface_jax.data.photos import IdentityPhotos, draw_photos
+from flashface_jax.data.pipeline import SampleShape, training_batches
+from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.models.blocks import Compute
+from flashface_jax.pipeline import make_generate
+from flashface_jax.system import System, build_system
+from flashface_jax.tokenizer import Tokenizer, train_tokenizer
+from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.held_out import held_out_requests, held_out_sheet
+from flashface_jax.training.metrics import MetricsWriter
+from flashface_jax.training.optimizer import build_optimizer
+from flashface_jax.training.state import TrainState, create_state
+from flashface_jax.training.step import Batch, Metrics, make_train_step
+from flashface_jax.weights import new_directory, write_config
+
+# What may change between the beginning of a run and its resumption.
+RESUMABLE_CHANGES = {
+    "steps",
+    "log_every",
+    "checkpoint_every",
+    "grid_every",
+    "grid_people",
+    "keep_checkpoints",
+}
+
+
+def train(config: TrainConfig, workdir: Path) -> TrainState:
+    """Train, or go on training, in `workdir`; returns the final state.
+
+    Raises:
+        ValueError: if `workdir` holds a run of another configuration, or the data do not fit.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    _claim(workdir, config)
+
+    # Data: the world's photos are drawn once and kept beside the run.
+    photos = _photos(workdir, config, "train")
+    tokenizer = _tokenizer(workdir, config, photos)
+    shape = sample_shape(config)
+    batches = training_batches(photos, tokenizer, shape, config.batch_size, config.seed)
+
+    # Networks and their state, fresh or resumed.
+    system = build_system(config.system, Compute(jnp.dtype(config.compute_dtype)))
+    optimizer = build_optimizer(config.optimizer, config.steps)
+    averages = config.optimizer.ema_decay > 0
+    state = create_state(system, config.trainable, optimizer, averages, config.seed)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    if checkpoints.latest_step is not None:
+        state, data_state = checkpoints.restore(state)
+        batches.set_state(data_state)
+        print(f"resumed {workdir} at step {int(state.step)}")
+
+    # What a step does, and what is shown of it.
+    empty_tokens = jnp.asarray(tokenizer([""]))
+    train_step = jax.jit(make_train_step(system, optimizer, config, empty_tokens), donate_argnums=0)
+    draw_grid = _grid_drawer(system, config, _photos(workdir, config, "held_out"), tokenizer)
+    metrics = MetricsWriter(workdir, int(state.step))
+    meter = Meter(config.batch_size)
+
+    with tqdm(
+        total=config.steps, initial=int(state.step), unit="step", desc="training", smoothing=0.05
+    ) as progress:
+        for step in range(int(state.step) + 1, config.steps + 1):
+            state, step_metrics = train_step(state, Batch(**next(batches)))
+            meter.add(step_metrics)
+            progress.update()
+            last = step == config.steps
+            if step % config.log_every == 0 or last:
+                values = meter.read()
+                metrics.scalars(step, values)
+                progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+            # Before the next batch is drawn: only now does the iterator stand where `state` does.
+            if step % config.checkpoint_every == 0 or last:
+                checkpoints.save(state, batches.get_state())
+            if config.grid_people and (step % config.grid_every == 0 or last):
+                path = metrics.picture(step, "held_out", draw_grid(state))
+                progress.write(f"wrote {path}")
+                meter.restart()
+    metrics.close()
+    checkpoints.close()
+    return state
+
+
+class Meter:
+    """Means of metrics, and samples per second, since the last reading."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._values: list[Metrics] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock, after something that was not training."""
+        self._timed, self._began = 0, time.perf_counter()
+
+    def add(self, values: Metrics) -> None:
+        """Take one step's metrics; they stay on the device until read."""
+        self._values.append(values)
+        self._timed += 1
+
+    def read(self) -> dict[str, float]:
+        """Return the means and the rate, and start anew."""
+        values = jax.device_get(self._values)
+        means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+        seconds = time.perf_counter() - self._began
+        means["samples_per_second"] = self._timed * self._batch_size / seconds
+        self._values = []
+        self.restart()
+        return means
+
+
+def _grid_drawer(
+    system: System, config: TrainConfig, photos: IdentityPhotos, tokenizer: Tokenizer
+) -> Callable[[TrainState], Image.Image]:
+    """Return a function that draws held-out people with the current parameters."""
+    people = range(min(config.grid_people, photos.num_identities))
+    shape = sample_shape(config)
+    generate = make_generate(system)
+    sampling = config.system.sampling
+    levels = noise_levels(config.system.schedule)
+    steps = sampling_steps(levels, sampling.steps, sampling.spacing)
+
+    def draw(state: TrainState) -> Image.Image:
+        asked = held_out_requests(photos, people, tokenizer, shape, config.seed)
+        images = generate(state.sampling_params, asked.request, sampling.guidance, steps)
+        return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
+
+    return draw
+
+
+def sample_shape(config: TrainConfig) -> SampleShape:
+    """The sizes that the configured networks want."""
+    system = config.system
+    return SampleShape(
+        system.image_size,
+        system.reference_size,
+        system.autoencoder.stride,
+        config.max_references,
+    )
+
+
+def _claim(workdir: Path, config: TrainConfig) -> None:
+    """Write the configuration, or check that it is the one that the run began with."""
+    path = workdir / "train.json"
+    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    if path.exists():
+        began = json.loads(path.read_text())
+        changed = [
+            f"{name}: {began.get(name)} -> {value}"
+            for name, value in described.items()
+            if name not in RESUMABLE_CHANGES and began.get(name) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another configuration ({'; '.join(changed)}): choose "
+                "another workdir, or the configuration that it began with."
+            )
+    path.write_text(json.dumps(described, indent=2) + "\n")
+    write_config(workdir, config.system)
+
+
+def _photos(workdir: Path, config: TrainConfig, split: str) -> IdentityPhotos:
+    """Draw the photos of a split, or read those that the run drew before."""
+    path = workdir / "photos" / f"{split}.npz"
+    if path.exists():
+        return IdentityPhotos.load(path)
+    world = config.world
+    people = {
+        "train": range(world.identities),
+        "held_out": range(world.identities, world.identities + world.held_out),
+    }[split]
+    drawn = SyntheticWorld(
+        world.seed,
+        world.identities + world.held_out,
+        world.photos_per_identity,
+        world.image_size,
+    )
+    total = len(people) * world.photos_per_identity
+    with tqdm(total=total, desc=f"drawing {split} photos", unit="photo") as bar:
+        photos = draw_photos(drawn, people, bar.update)
+    path.parent.mkdir(exist_ok=True)
+    photos.save(path)
+    return photos
+
+
+def _tokenizer(workdir: Path, config: TrainConfig, photos: IdentityPhotos) -> Tokenizer:
+    """Train the tokenizer on the captions, or open the run's."""
+    path = workdir / "tokenizer"
+    if not path.exists():
+        length = config.system.text_tower.length
+        with new_directory(path) as draft:
+            train_tokenizer(photos.captions, draft, length, config.world.vocabulary)
+    return Tokenizer.from_directory(path)

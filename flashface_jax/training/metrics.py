@@ -1,0 +1,44 @@
+"""Metrics of a run: TensorBoard events, and one JSON object a line in `metrics.jsonl`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Writes scalars and pictures below a run's directory."""
+
+    def __init__(self, workdir: Path, step: int):
+        """Continue after `step`: lines of later steps, of a run that was cut off, are dropped."""
+        self._path = workdir / "metrics.jsonl"
+        self._pictures = workdir / "samples"
+        kept = [
+            line
+            for line in (self._path.read_text().splitlines() if self._path.exists() else [])
+            if line.endswith("}") and json.loads(line)["step"] <= step
+        ]
+        self._path.write_text("".join(f"{line}\n" for line in kept))
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one line, and one event a value."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Image.Image) -> Path:
+        """Save a picture as PNG and for TensorBoard; returns its path."""
+        self._pictures.mkdir(exist_ok=True)
+        path = self._pictures / f"{name}_{step:07d}.png"
+        image.save(path)
+        self._events.add_image(name, np.asarray(image), step, dataformats="HWC")
+        return path
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._events.close()

@@ -1,0 +1,39 @@
+"""Train FlashFace.
+
+    python train.py --config configs/synthetic.py --workdir runs/synthetic
+
+Killed or stopped, the same command goes on from the newest checkpoint. Any field of the
+configuration can be overridden: --config.steps=4000 --config.optimizer.learning_rate=5e-4.
+The run's directory holds checkpoints/, metrics.jsonl, tensorboard/ and samples/; sample.py opens
+it.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from flashface_jax.training.config import from_mapping
+from flashface_jax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/synthetic.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; made if it does not exist.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(arguments: list[str]) -> None:
+    """Check the command line, then train."""
+    if len(arguments) > 1:
+        app.usage(shorthelp=True, detailed_error=f"unknown argument {arguments[1]}", exitcode=1)
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
+    workdir = Path(WORKDIR.value)
+    try:
+        train(from_mapping(CONFIG.value.to_dict()), workdir)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"wrote {workdir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
