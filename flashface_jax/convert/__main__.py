@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from flashface_jax.convert.table import ConversionError
+from flashface_jax.weights import WeightsError
 
 OFFICIAL_HELP = """\
 Turn the files that FlashFace's authors released into one directory that sample.py opens.
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.pop("out")
     try:
         convert_official(OfficialFiles(**options), out)
-    except (ConversionError, OSError) as error:
+    except (ConversionError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -161,7 +161,7 @@ def infer_flashface_config(
     """Read widths and depths off the shapes of a `flashface.ckpt`.
 
     Raises:
-        ConversionError: if the keys are not those of such a file.
+        ValueError: if the keys are not those of such a file, or the sizes are impossible.
     """
     widths, blocks, depths = _encoder_levels(shapes)
     encoder, decoder = (
@@ -172,24 +172,21 @@ def infer_flashface_config(
         "both" if encoder and decoder else "encoder" if encoder else "decoder"
     )
     base = _common(shapes, r"ori_encoder\.0\.(weight|bias)", 0)
-    try:
-        return FlashFaceConfig(
-            UNetConfig(
-                in_channels=_common(shapes, r"ori_encoder\.0\.weight", 1),
-                out_channels=_common(shapes, r"head\.2\.(weight|bias)", 0),
-                base_channels=base,
-                channel_multipliers=tuple(width // base for width in widths),
-                residual_blocks=tuple(blocks),
-                transformer_depth=tuple(depths),
-                middle_depth=_count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
-                context_channels=_common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
-                num_heads=num_heads,
-                head_channels=head_channels,
-                reference_attention=placement,
-            )
+    return FlashFaceConfig(
+        UNetConfig(
+            in_channels=_common(shapes, r"ori_encoder\.0\.weight", 1),
+            out_channels=_common(shapes, r"head\.2\.(weight|bias)", 0),
+            base_channels=base,
+            channel_multipliers=_multipliers(widths, base),
+            residual_blocks=tuple(blocks),
+            transformer_depth=tuple(depths),
+            middle_depth=_count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
+            context_channels=_common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
+            num_heads=num_heads,
+            head_channels=head_channels,
+            reference_attention=placement,
         )
-    except ValueError as error:
-        raise ConversionError(str(error)) from error
+    )
 
 
 def _encoder_levels(shapes: Shapes) -> tuple[list[int], list[int], list[int]]:
@@ -271,7 +268,7 @@ def infer_autoencoder_config(shapes: Shapes) -> AutoencoderKLConfig:
     return AutoencoderKLConfig(
         base_channels=base,
         latent_channels=_common(shapes, r"conv2\.(weight|bias)", 0),
-        channel_multipliers=tuple(width // base for width in widths),
+        channel_multipliers=_multipliers(widths, base),
         residual_blocks=Counter(blocks).most_common(1)[0][0],
         misread_attention=True,  # what the released networks and images were made with
     )
@@ -360,7 +357,7 @@ def _common(shapes: Shapes, pattern: str, axis: int) -> int:
         if len(shape) > axis and re.fullmatch(pattern, key)
     )
     if not sizes:
-        raise ConversionError(f"it has no key like {_readable(pattern)}.")
+        raise _no_key(pattern)
     return sizes.most_common(1)[0][0]
 
 
@@ -369,9 +366,16 @@ def _count(shapes: Shapes, pattern: str, least: int = 1) -> int:
     matches: Iterable[re.Match[str] | None] = (re.match(pattern, key) for key in shapes)
     count = max((int(match[1]) + 1 for match in matches if match), default=0)
     if count < least:
-        raise ConversionError(f"it has no key like {_readable(pattern)}.")
+        raise _no_key(pattern)
     return count
 
 
-def _readable(pattern: str) -> str:
-    return pattern.replace("\\.", ".").replace(r"(\d+)", "<n>").rstrip(".")
+def _multipliers(widths: list[int], base: int) -> tuple[int, ...]:
+    if not widths or any(width % base for width in widths):
+        raise ConversionError(f"its levels of {widths} channels are no multiples of {base}.")
+    return tuple(width // base for width in widths)
+
+
+def _no_key(pattern: str) -> ConversionError:
+    readable = pattern.replace("\\.", ".").replace(r"(\d+)", "<n>").rstrip(".")
+    return ConversionError(f"it has no key like {readable}; is it the file for this place?")

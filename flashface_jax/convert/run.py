@@ -1,10 +1,12 @@
 """The conversion commands: files in, one weights directory out."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 from flashface_jax.convert.official import (
@@ -72,6 +74,7 @@ def convert_official(files: OfficialFiles, out: Path) -> None:
     config = SystemConfig(**{part.name: part.config for part in parts})
     networks = build_system(config).parts()
     _check(parts, networks)
+    _check_space(out, [networks[part.name] for part in parts])
     with new_directory(out) as draft:
         write_config(draft, config)
         if files.tokenizer is not None:
@@ -118,8 +121,8 @@ def _inspect(files: OfficialFiles) -> list[Part]:
             parts.append(Part(name, file, config, table(config)))
         except UnreadableError as error:
             errors.append(str(error))
-        except ConversionError as error:
-            errors.append(f"{path} is not the file for this place: {error}")
+        except ValueError as error:  # also what a configuration says of impossible sizes
+            errors.append(f"{path} cannot be converted: {error}")
     if errors:
         raise ConversionError("\n".join(dict.fromkeys(errors)))
     return parts
@@ -135,6 +138,18 @@ def _check(parts: list[Part], networks: dict[str, Network]) -> None:
             errors.append(f"{part.file.path} does not fit: {summary(problems)}")
     if errors:
         raise ConversionError("\n".join(errors))
+
+
+def _check_space(out: Path, networks: list[Network]) -> None:
+    """Raise a ConversionError if the disk cannot hold the parameters."""
+    leaves = jax.tree.leaves([network.shapes for network in networks])
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    disk = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    free = shutil.disk_usage(disk).free
+    if free < needed:
+        raise ConversionError(
+            f"{out} will take {needed / 1e9:.2g} GB, but its disk has {free / 1e9:.2g} GB left."
+        )
 
 
 def _write_part(part: Part, network: Network, draft: Path) -> None:

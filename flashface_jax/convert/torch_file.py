@@ -1,6 +1,5 @@
 """Reading PyTorch state dicts tensor by tensor, without holding the whole file in memory."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def _state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise UnreadableError(f"{path} does not exist or is no file.")
     try:
         content = _load(path)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # reading what is no pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableError(
             f"{path} is no PyTorch checkpoint, or a truncated one; download it again ({reason})."
@@ -60,9 +59,13 @@ def _state_dict(path: Path) -> dict[str, torch.Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
         raise UnreadableError(f"{path} holds no state dict but a {type(content).__name__}.")
-    strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    strange = [
+        key
+        for key, value in content.items()
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor)
+    ]
     if strange:
-        raise UnreadableError(f"{path}: {strange[0]!r} is no tensor, so this is no state dict.")
+        raise UnreadableError(f"{path}: {strange[0]!r} names no tensor, so this is no state dict.")
     return content
 
 

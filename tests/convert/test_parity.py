@@ -4,7 +4,6 @@ Tolerances are fractions of the recording's standard deviation. The figure reach
 message of every failure, and in docs/parity.md.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
