@@ -1,6 +1,6 @@
-"""Make images of a person from reference faces and a prompt.
+r"""Make images of a person from reference faces and a prompt.
 
-    python sample.py --weights weights/flashface --faces-cropped --references me1.png me2.png \\
+    python sample.py --weights weights/flashface --faces-cropped --references me1.png me2.png \
         --prompt "a young man with long brown hair is sitting in the desert" --out out
 
 --weights takes a converted directory (python -m flashface_jax.convert official --help) or the

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.models.vae import PatchPixelsConfig
+from flashface_jax.models.vae import PatchCosinesConfig
 from flashface_jax.system import SamplingConfig, SystemConfig
 from flashface_jax.training.config import TrainConfig, WorldConfig
 from flashface_jax.training.optimizer import OptimizerConfig
@@ -19,10 +19,10 @@ from flashface_jax.training.optimizer import OptimizerConfig
 
 def get_config() -> ConfigDict:
     """Return the experiment; every field can be overridden, e.g. --config.batch_size=8."""
-    pixels = PatchPixelsConfig(patch=3, scale=1.0)
+    autoencoder = PatchCosinesConfig()
     denoiser = UNetConfig(
-        in_channels=pixels.latent_channels + 1,
-        out_channels=pixels.latent_channels,
+        in_channels=autoencoder.latent_channels + 1,
+        out_channels=autoencoder.latent_channels,
         base_channels=32,
         channel_multipliers=(1, 2),
         residual_blocks=(1, 1),
@@ -36,13 +36,13 @@ def get_config() -> ConfigDict:
         trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
         system=SystemConfig(
             flashface=FlashFaceConfig(denoiser),
-            autoencoder=pixels,
+            autoencoder=autoencoder,
             text_tower=TextTowerConfig(
                 vocabulary=1024, length=48, channels=64, num_heads=4, layers=2, embedding=64
             ),
             image_tower=None,
-            image_size=48,
-            reference_size=24,
+            image_size=64,
+            reference_size=32,
             sampling=SamplingConfig(
                 steps=25,
                 text_guidance=2.0,

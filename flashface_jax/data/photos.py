@@ -61,7 +61,7 @@ class IdentityPhotos:
             ValueError: if the file is damaged or another kind of file.
         """
         try:
-            with np.load(path) as file:
+            with path.open("rb") as opened, np.load(opened) as file:
                 arrays = {name: file[name] for name in ARRAYS}
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(

@@ -1,16 +1,16 @@
 """Autoencoders between images and the latents that diffusion runs on.
 
-`AutoencoderKL` is Stable Diffusion's. `PatchPixels` has the same two methods and no parameters:
-it only folds patches of pixels into channels, for small worlds without a pretrained autoencoder.
-Which one a model uses is configuration.
+`AutoencoderKL` is Stable Diffusion's. `PatchCosines` has the same two methods and no parameters,
+for small worlds without a pretrained autoencoder. Which one a model uses is configuration.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
 from flashface_jax.shapes import FeatureMap, Image, Latent, ReferenceLatent
@@ -56,16 +56,26 @@ class AutoencoderKLConfig:
 
 
 @dataclass(frozen=True)
-class PatchPixelsConfig:
-    """Pixels as latents.
+class PatchCosinesConfig:
+    """Which cosine coefficients of a patch of pixels are its latent channels.
 
     Attributes:
         patch: side of the square of pixels that becomes one latent position.
-        scale: factor on pixel values in [-1, 1].
+        deviations: for luma and each of two chroma channels, the deviation that coefficients of
+            total frequency 0, 1, 2, ... are divided by. Higher frequencies are left out, so the
+            lengths say what is kept; 2·patch - 1 entries each keep every pixel exactly.
+            The defaults are deviations of the built-in world's photos.
     """
 
     patch: int = 4
-    scale: float = 1.0
+    deviations: tuple[tuple[float, ...], ...] = ((2.8, 0.6, 0.31), (1.5, 0.26), (0.73, 0.15))
+
+    def __post_init__(self) -> None:
+        longest = 2 * self.patch - 1
+        if len(self.deviations) != 3 or not all(0 < len(d) <= longest for d in self.deviations):
+            raise ValueError(
+                f"deviations must be 3 tuples (luma and two chroma) of 1 to {longest} numbers."
+            )
 
     @property
     def stride(self) -> int:
@@ -75,10 +85,10 @@ class PatchPixelsConfig:
     @property
     def latent_channels(self) -> int:
         """Channels of a latent."""
-        return 3 * self.patch**2
+        return len(patch_cosines(self))
 
 
-AutoencoderConfig = AutoencoderKLConfig | PatchPixelsConfig
+AutoencoderConfig = AutoencoderKLConfig | PatchCosinesConfig
 
 
 class ConvBlock(nnx.Module):
@@ -240,34 +250,60 @@ class AutoencoderKL(nnx.Module):
         return self.decoder(z).astype(jnp.float32)
 
 
-class PatchPixels(nnx.Module):
-    """Pixels folded into channels: exact, orthogonal, without parameters."""
+# Orthonormal: luma, red against blue, green against both.
+OPPONENT_COLOURS = np.array(
+    [[1, 1, 1] / np.sqrt(3), [1, 0, -1] / np.sqrt(2), [1, -2, 1] / np.sqrt(6)]
+)
 
-    def __init__(self, config: PatchPixelsConfig):
+
+def patch_cosines(config: PatchCosinesConfig) -> Float[np.ndarray, "c values"]:
+    """Rows map a patch's values, (y, x, rgb) in order, to its latent channels."""
+    p = config.patch
+    frequency, place = np.arange(p)[:, None], np.arange(p)[None] + 0.5
+    cosines = np.sqrt(2 / p) * np.cos(np.pi * frequency * place / p)
+    cosines[0] /= np.sqrt(2)
+    rows = [
+        np.einsum("y,x,c->yxc", cosines[u], cosines[v], colour).reshape(-1) / deviations[u + v]
+        for colour, deviations in zip(OPPONENT_COLOURS, config.deviations, strict=True)
+        for u in range(p)
+        for v in range(p)
+        if u + v < len(deviations)
+    ]
+    return np.stack(rows).astype(np.float32)
+
+
+class PatchCosines(nnx.Module):
+    """The cosine transform of patches of pixels, as in JPEG: linear, and without parameters."""
+
+    def __init__(self, config: PatchCosinesConfig):
         self.config = config
 
     def encode(self, image: Image, key: jax.Array | None = None) -> Latent:
         """Image in [-1, 1] -> scaled latent; there is no posterior to sample, so `key` is idle."""
         batch, height, width, _ = image.shape
         p = self.config.patch
-        folded = image.reshape(batch, height // p, p, width // p, p, 3).swapaxes(2, 3)
-        return folded.reshape(batch, height // p, width // p, 3 * p * p) * self.config.scale
+        patches = image.reshape(batch, height // p, p, width // p, p, 3).swapaxes(2, 3)
+        values = patches.reshape(batch, height // p, width // p, 3 * p * p)
+        return values @ patch_cosines(self.config).T
 
     def decode(self, latent: Latent) -> Image:
         """Scaled latent -> image."""
         batch, h, w, _ = latent.shape
         p = self.config.patch
-        unfolded = (latent / self.config.scale).reshape(batch, h, w, p, p, 3).swapaxes(2, 3)
-        return unfolded.reshape(batch, h * p, w * p, 3)
+        rows = patch_cosines(self.config)
+        # Rows are orthogonal, so the pseudo-inverse is the transpose over squared lengths.
+        values = (latent / np.sum(rows**2, axis=1)) @ rows
+        patches = values.reshape(batch, h, w, p, p, 3).swapaxes(2, 3)
+        return patches.reshape(batch, h * p, w * p, 3)
 
 
-Autoencoder = AutoencoderKL | PatchPixels
+Autoencoder = AutoencoderKL | PatchCosines
 
 
 def build_autoencoder(config: AutoencoderConfig, compute: Compute, keys: nnx.Rngs) -> Autoencoder:
     """Build the autoencoder that a configuration describes."""
-    if isinstance(config, PatchPixelsConfig):
-        return PatchPixels(config)
+    if isinstance(config, PatchCosinesConfig):
+        return PatchCosines(config)
     return AutoencoderKL(config, compute, keys)
 
 

@@ -77,7 +77,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
         total=config.steps, initial=int(state.step), unit="step", desc="training", smoothing=0.05
     ) as progress:
         for step in range(int(state.step) + 1, config.steps + 1):
-            state, step_metrics = train_step(state, Batch(**next(batches)))
+            state, step_metrics = train_step(state, Batch(**jax.device_put(next(batches))))
             meter.add(step_metrics)
             progress.update()
             last = step == config.steps

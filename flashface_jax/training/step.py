@@ -86,7 +86,7 @@ def make_train_step(
             # A plain mean first: a fresh run must not drag its initial values along.
             kept = jnp.minimum(config.optimizer.ema_decay, state.step / (state.step + 1))
             average = optax.incremental_update(params, average, 1 - kept)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients)}
         state = replace(state, step=step, params=params, average=average, optimizer=optimizer_state)
         return state, metrics
 

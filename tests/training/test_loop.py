@@ -1,0 +1,95 @@
+"""Whole runs of the smallest configuration: resumption, metrics, errors."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from flashface_jax.training.config import from_mapping
+from flashface_jax.training.loop import train
+from tests.small import CONFIG, with_changes
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run never stopped."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return workdir, train(CONFIG, workdir)
+
+
+@pytest.fixture(scope="module")
+def resumed_run(tmp_path_factory):
+    """The same run, stopped after its first checkpoint and started again."""
+    workdir = tmp_path_factory.mktemp("resumed") / "run"
+    train(with_changes(steps=3, grid_people=0), workdir)
+    # A line that a run killed after its checkpoint has left behind.
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "loss": 99.0}) + "\n" + '{"step": 5, "lo')
+    return workdir, train(CONFIG, workdir)
+
+
+def test_resumed_losses_are_those_of_a_run_never_stopped(whole_run, resumed_run):
+    assert losses(resumed_run[0]) == losses(whole_run[0])
+    assert [step for step, _ in losses(whole_run[0])] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resumed_state_is_that_of_a_run_never_stopped(whole_run, resumed_run):
+    assert int(whole_run[1].step) == int(resumed_run[1].step) == 6
+    for name in ("params", "average", "optimizer"):
+        pairs = zip(
+            jax.tree.leaves(getattr(whole_run[1], name)),
+            jax.tree.leaves(getattr(resumed_run[1], name)),
+            strict=True,
+        )
+        assert all(np.array_equal(a, b) for a, b in pairs), f"{name} differs"
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    workdir, _ = whole_run
+    assert (workdir / "config.json").exists() and (workdir / "tokenizer/vocab.json").exists()
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [3, 6]
+    with Image.open(workdir / "samples/held_out_0000006.png") as sheet:
+        # 4 references, the real target and the generated image of 2 people, in cells of 128.
+        assert sheet.size[0] == 6 * 128 + 5 * 4
+        assert sheet.size[1] > 2 * 128
+
+
+def test_another_seed_gives_other_losses(whole_run, tmp_path):
+    train(with_changes(seed=1, steps=1, grid_people=0), tmp_path / "run")
+    assert losses(tmp_path / "run")[0] != losses(whole_run[0])[0]
+
+
+def test_another_configuration_is_refused(whole_run):
+    workdir, _ = whole_run
+    with pytest.raises(ValueError, match=r"another configuration \(batch_size: 4 -> 2\)"):
+        train(with_changes(batch_size=2), workdir)
+
+
+def test_configuration_survives_the_trip_through_dicts():
+    assert from_mapping(dataclasses.asdict(CONFIG)) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 3}, "batch"),
+        ({"steps": "many"}, "steps"),
+        ({"steps": 0}, "steps is 0"),
+        ({"checkpoint_every": 3, "log_every": 2}, "must be a multiple of log_every"),
+        ({"trainable": ("vae",)}, "trainable is"),
+        ({"drop": {"text": 1.5}}, "drop rate of text is 1.5"),
+    ],
+)
+def test_wrong_configurations_name_the_field(change, message):
+    values = dataclasses.asdict(CONFIG)
+    with pytest.raises(ValueError, match=message):
+        from_mapping({**values, **change})
