@@ -18,6 +18,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+demo: $(VENV)/installed  ## train a small FlashFace on drawn people, then draw held-out ones
+	@$(VENV)/bin/python -m flashface_jax.demo --out demo
+
 test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@echo "Running the tests ..."
 	@$(VENV)/bin/python -m pytest -n 2

@@ -8,6 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
@@ -41,6 +42,7 @@ def get_config() -> ConfigDict:
                 vocabulary=1024, length=48, channels=64, num_heads=4, layers=2, embedding=64
             ),
             image_tower=None,
+            schedule=ScheduleConfig(prediction="velocity"),
             image_size=64,
             reference_size=32,
             sampling=SamplingConfig(

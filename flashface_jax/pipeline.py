@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import Conditioning, sample
-from flashface_jax.diffusion.schedule import SamplingSteps, noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, noise_levels, sampling_steps
 from flashface_jax.faces.position import position_mask
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
@@ -46,7 +46,9 @@ class Request:
 Generate = Callable[[dict[str, Params], Request, Guidance, SamplingSteps], jax.Array]
 
 
-def make_generate(system: System, on_step: Callable[[], None] | None = None) -> Generate:
+def make_generate(
+    system: System, prediction: Prediction, on_step: Callable[[], None] | None = None
+) -> Generate:
     """Return the jitted program; it recompiles only for other shapes or numbers of steps."""
 
     @jax.jit
@@ -71,7 +73,7 @@ def make_generate(system: System, on_step: Callable[[], None] | None = None) -> 
             lambda seed: jax.random.normal(jax.random.key(seed), (height, width, channels))
         )(request.seeds)
         model = system.flashface.bind(params["flashface"])
-        latents = sample(model, conditioning, guidance, noise, steps, on_step)
+        latents = sample(model, conditioning, guidance, noise, steps, prediction, on_step)
         return to_pixels(autoencoder.decode(latents))
 
     return generate
@@ -114,7 +116,12 @@ class Pipeline:
                 f"The tokenizer of {path} has {tokenizer.vocab_size} tokens, its text tower only "
                 f"{weights.config.text_tower.vocabulary}."
             )
-        return cls(weights.config, params, tokenizer, make_generate(system, on_step))
+        return cls(
+            weights.config,
+            params,
+            tokenizer,
+            make_generate(system, weights.config.schedule.prediction, on_step),
+        )
 
     def __call__(
         self,

@@ -29,6 +29,7 @@ from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
 
 FORMAT = 1
+WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 
 class WeightsError(ValueError):
@@ -103,9 +104,13 @@ def write_params(directory: Path, part: str, params: Params) -> None:
         WeightsError: if they cannot be written, say on a full disk.
     """
     place = (directory / "params" / part).absolute()
+    # Orbax copies NumPy arrays before it writes them; arrays of the host's device it does not.
+    # Putting aligned arrays there copies nothing either.
+    host = jax.local_devices(backend="cpu")[0]
+    handler = ocp.StandardCheckpointHandler(save_concurrent_gb=WRITTEN_AT_ONCE)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(place, params)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(place, jax.device_put(params, host))
     except ValueError as error:  # what Orbax makes of a failed write
         raise WeightsError(f"{place} could not be written: {error}") from error
 
@@ -128,7 +133,11 @@ class WeightsDirectory:
         return cls(path, read_config(path))
 
     def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part onto the default device."""
+        """Read the parameters of one part onto the default device.
+
+        Raises:
+            WeightsError: if they are missing, damaged or of other shapes.
+        """
         if not jax.tree.leaves(network.shapes):
             return {}  # a part without parameters has no checkpoint
         place = (self.path / "params" / part).absolute()
@@ -141,8 +150,13 @@ class WeightsDirectory:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
             network.shapes,
         )
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(place, wanted)
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                return checkpointer.restore(place, wanted)
+        except (ValueError, KeyError, OSError) as error:
+            raise WeightsError(
+                f"{place} is damaged, or holds another network than config.json says: {error}"
+            ) from error
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""

@@ -14,6 +14,8 @@ from flashface_jax.models.network import Params, unflatten
 
 Shape = tuple[int, ...]
 
+ALIGNMENT = 64  # bytes
+
 
 class ConversionError(ValueError):
     """A checkpoint that cannot be converted; the message says why and what to do."""
@@ -86,12 +88,22 @@ class Table:
         """Fill the tree `like` with float32 arrays read one by one; `advance` ticks each."""
         named = {}
         for entry in self.entries:
-            # One contiguous copy, after which the source tensor can be forgotten.
-            named[entry.target] = np.array(
-                entry.transform.to_jax(read(entry.source)), np.float32, order="C"
-            )
+            named[entry.target] = aligned_copy(entry.transform.to_jax(read(entry.source)))
             advance()
         return unflatten(named, like)
+
+
+def aligned_copy(x: np.ndarray) -> np.ndarray:
+    """A contiguous float32 copy that starts where XLA wants, so that JAX can use it in place.
+
+    JAX copies NumPy arrays that start elsewhere, which most do; for whole networks that is a
+    second set of parameters in memory.
+    """
+    values = np.empty(x.size + ALIGNMENT // 4, np.float32)
+    first = -values.ctypes.data % ALIGNMENT // 4
+    copy = values[first : first + x.size].reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 def _shape_problem(entry: Entry, source: Shape, target: Shape) -> list[str]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from flashface_jax.diffusion.schedule import add_noise
+from flashface_jax.diffusion.schedule import Prediction, add_noise, as_noise
 from flashface_jax.models.flashface import FlashFace
 from flashface_jax.models.unet import References
 from flashface_jax.shapes import Latent, Mask, ReferenceLatent, ReferenceValid, TextContext
@@ -77,6 +77,7 @@ def noise_prediction_loss(
     model: FlashFace,
     example: Example,
     levels: Float[Array, " timesteps"],
+    prediction: Prediction,
     rates: DropRates,
     key: jax.Array,
 ) -> Float[Array, " batch"]:
@@ -95,11 +96,12 @@ def noise_prediction_loss(
         timestep,
         jnp.broadcast_to(example.empty_context, (batch, *example.empty_context.shape[1:])),
     )
-    predicted = model.denoise(
-        add_noise(example.target, noise, levels[timestep]),
+    x, sigma = add_noise(example.target, noise, levels[timestep]), levels[timestep]
+    output = model.denoise(
+        x,
         example.face_mask,
         timestep,
         example.context,
         References(features, example.reference_valid, jnp.ones((batch,))),
     )
-    return jnp.mean((predicted - noise) ** 2, axis=(1, 2, 3))
+    return jnp.mean((as_noise(output, x, sigma, prediction) - noise) ** 2, axis=(1, 2, 3))

@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from flashface_jax.diffusion.guidance import BranchNoise, Guidance, guided_noise
-from flashface_jax.diffusion.schedule import SamplingSteps
+from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, as_noise
 from flashface_jax.diffusion.solvers import ddim
 from flashface_jax.models.flashface import FlashFace
 from flashface_jax.models.unet import References
@@ -44,6 +44,7 @@ def sampling_step(
     guidance: Guidance,
     x: Latent,
     step: SamplingSteps,
+    prediction: Prediction = "noise",
 ) -> Latent:
     """Take one solver step from x; `step` holds the scalars of that step.
 
@@ -60,14 +61,16 @@ def sampling_step(
         contexts: Float[Array, "branches batch words text"], strength: Float[Array, " referenced"]
     ) -> BranchNoise:
         branches, batch = contexts.shape[:2]
-        noise = model.denoise(
-            jnp.tile(x, (branches, 1, 1, 1)),
+        rows = jnp.tile(x, (branches, 1, 1, 1))
+        output = model.denoise(
+            rows,
             jnp.tile(conditioning.face_mask, (branches, 1, 1, 1)),
             jnp.full((branches * batch,), step.timestep),
             contexts.reshape(branches * batch, *contexts.shape[2:]),
             References(features, conditioning.reference_valid, strength),
         )
-        return noise.reshape(branches, *x.shape)
+        sigma = jnp.full((branches * batch,), step.timestep_sigma)
+        return as_noise(output, rows, sigma, prediction).reshape(branches, *x.shape)
 
     noise = guided_noise(
         predict, conditioning.prompt, conditioning.negative, guidance, step.timestep
@@ -81,6 +84,7 @@ def sample(
     guidance: Guidance,
     noise: Latent,
     steps: SamplingSteps,
+    prediction: Prediction = "noise",
     on_step: Callable[[], None] | None = None,
 ) -> Latent:
     """Run all steps from pure noise; returns scaled latents.
@@ -90,7 +94,7 @@ def sample(
     """
 
     def body(x: Latent, step: SamplingSteps) -> tuple[Latent, None]:
-        x = sampling_step(model, conditioning, guidance, x, step)
+        x = sampling_step(model, conditioning, guidance, x, step, prediction)
         if on_step is not None:
             # The unused argument makes the report wait for the step's result.
             jax.debug.callback(lambda _: on_step(), x[0, 0, 0, 0])

@@ -131,7 +131,7 @@ def _grid_drawer(
     """Return a function that draws held-out people with the current parameters."""
     people = range(min(config.grid_people, photos.num_identities))
     shape = sample_shape(config)
-    generate = make_generate(system)
+    generate = make_generate(system, config.system.schedule.prediction)
     sampling = config.system.sampling
     levels = noise_levels(config.system.schedule)
     steps = sampling_steps(levels, sampling.steps, sampling.spacing)

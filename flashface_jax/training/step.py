@@ -75,7 +75,9 @@ def make_train_step(
             everything = {**state.frozen, **params}
             example = encode(system, everything, batch, empty_tokens, encode_key)
             model = system.flashface.bind(everything["flashface"])
-            return noise_prediction_loss(model, example, levels, config.drop, loss_key).mean()
+            return noise_prediction_loss(
+                model, example, levels, config.system.schedule.prediction, config.drop, loss_key
+            ).mean()
 
         value, gradients = jax.value_and_grad(loss)(state.params)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)

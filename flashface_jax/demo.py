@@ -1,0 +1,195 @@
+"""The whole method in miniature: `make demo`.
+
+Draws a world of people, trains a small FlashFace on some of them, and draws people it has never
+seen. Then it asks a recognition network, trained on a third world, whether the drawn people are
+who they should be: with their references, without any, and with another person's.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from PIL import Image
+
+from flashface_jax.data.photos import IdentityPhotos
+from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.evaluation.identity import (
+    IdentityEncoder,
+    mean_and_standard_error,
+    similarity,
+    train_identity_encoder,
+    verification_auc,
+)
+from flashface_jax.pictures import contact_sheet
+from flashface_jax.pipeline import Pipeline, Request
+from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.loop import sample_shape, train
+
+CONFIG = Path("configs/synthetic.py")
+RECOGNITION_WORLD = SyntheticWorld(
+    seed=1000, num_identities=2400, photos_per_identity=3, image_size=64
+)
+PROMPTS = (
+    "a photo of a young person, smiling, on a beach",
+    "a photo of an old person, in a forest",
+    "a photo of a young person with dyed blue hair, in a city",
+    "a photo of a young person wearing sunglasses and a red t-shirt, on a plain background",
+)
+FACE_BOX = (0.3, 0.2, 0.7, 0.7)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a configuration file."""
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise ValueError(f"{path} does not exist: run the demo from the project's folder.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values: ConfigDict = module.get_config()
+    return from_mapping(values.to_dict())
+
+
+def recognition(out: Path, config: TrainConfig) -> tuple[IdentityEncoder, dict[str, float]]:
+    """Train (or load) the recognition network, and say on held-out people how good it is."""
+    path = out / "identity_encoder.npz"
+    if path.exists():
+        encoder = IdentityEncoder.load(path)
+    else:
+        encoder = train_identity_encoder(RECOGNITION_WORLD)
+        encoder.save(path)
+    world = config.world
+    drawn = SyntheticWorld(
+        world.seed, world.identities + world.held_out, world.photos_per_identity, world.image_size
+    )
+    people = range(world.identities, world.identities + world.held_out)
+    found = verification_auc(encoder, drawn, people)
+    return encoder, {"auc": found.auc, "same": found.same[0], "different": found.different[0]}
+
+
+def draw_conditions(pipeline: Pipeline, asked: HeldOut) -> dict[str, np.ndarray]:
+    """Draw every person with their references, with another person's, and without any.
+
+    Prompts, face positions and seeds are the same in all three.
+    """
+    request = asked.request
+    conditions = {
+        "own references": request,
+        "another's": replace(request, references=jnp.roll(request.references, 1, axis=0)),
+        "no references": replace(request, reference_valid=jnp.zeros_like(request.reference_valid)),
+    }
+    sampling = pipeline.config.sampling
+    levels = noise_levels(pipeline.config.schedule)
+    steps = sampling_steps(levels, sampling.steps, sampling.spacing)
+
+    def draw(request: Request) -> np.ndarray:
+        return np.asarray(pipeline.generate(pipeline.params, request, sampling.guidance, steps))
+
+    return {name: draw(request) for name, request in conditions.items()}
+
+
+def judge(
+    encoder: IdentityEncoder, photos: IdentityPhotos, asked: HeldOut, made: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Similarity of each image to the real target photo, cosine x 100, by condition."""
+    boxes = photos.face_boxes[photos.starts[:-1][: len(asked.targets)]]
+    target = encoder.embed(asked.targets, boxes)
+    return {name: similarity(encoder.embed(images, boxes), target) for name, images in made.items()}
+
+
+def report(scores: dict[str, np.ndarray], trust: dict[str, float]) -> tuple[str, bool]:
+    """Say in words what the similarities show, and whether identity was carried."""
+    lines = [
+        f"recognition network on real photos of held-out people: AUC {trust['auc']:.3f}, "
+        f"same person {trust['same']:.1f}, different people {trust['different']:.1f}",
+        f"similarity to the held-out target ({len(next(iter(scores.values())))} people):",
+    ]
+    for name, values in scores.items():
+        mean, error = mean_and_standard_error(values)
+        lines.append(f"  {name:15s} {mean:6.1f} ± {error:.1f}")
+    own, carried = scores["own references"], True
+    for name in ("no references", "another's"):
+        mean, error = mean_and_standard_error(own - scores[name])
+        carried &= mean >= 3 * error
+        lines.append(f"  own - {name}: {mean:.1f}, {mean / error:.1f} standard errors")
+    lines.append(
+        "identity is carried from the references"
+        if carried
+        else "identity is NOT clearly carried: under 3 standard errors; train longer"
+    )
+    return "\n".join(lines), carried
+
+
+def draw_prompts(pipeline: Pipeline, asked: HeldOut, people: int) -> Image.Image:
+    """A few held-out people under several prompts, some of which contradict the references."""
+    rows, titles = [], []
+    for person in range(people):
+        crops = np.asarray(asked.request.references[person])
+        images = pipeline(PROMPTS, crops, seeds=[7] * len(PROMPTS), face_box=FACE_BOX)
+        rows.append([*crops, *images])
+        titles.append(f"person {person}")
+    columns = ["reference"] * len(rows[0][: -len(PROMPTS)]) + [
+        prompt.removeprefix("a photo of ")[:22] for prompt in PROMPTS
+    ]
+    return contact_sheet(rows, cell=128, column_titles=columns, row_titles=titles)
+
+
+def write_people(out: Path, asked: HeldOut, people: int) -> None:
+    """Write reference crops as files, for trying sample.py."""
+    for person in range(people):
+        folder = out / "people" / f"{person:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, crop in enumerate(np.asarray(asked.request.references[person])):
+            Image.fromarray(crop).save(folder / f"{i + 1}.png")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; 0 if identity was carried, 2 if not, 1 on an error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="directory to write")
+    parser.add_argument("--steps", type=int, help="training steps (default: the configuration's)")
+    parser.add_argument("--people", type=int, default=48, help="held-out people to judge")
+    options = parser.parse_args(arguments)
+    logging.set_verbosity(logging.WARNING)
+    began = time.perf_counter()
+    config = load_config(CONFIG)
+    config = replace(config, steps=options.steps or config.steps)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    print("1/4 drawing a world and training FlashFace on it", flush=True)
+    train(config, options.out / "run")
+    print("2/4 training a recognition network on other people", flush=True)
+    encoder, trust = recognition(options.out, config)
+    print("3/4 drawing held-out people", flush=True)
+    pipeline = Pipeline.from_directory(options.out / "run")
+    photos = IdentityPhotos.load(options.out / "run" / "photos" / "held_out.npz")
+    people = range(min(options.people, photos.num_identities))
+    asked = held_out_requests(photos, people, pipeline.tokenizer, sample_shape(config), seed=1)
+    made = draw_conditions(pipeline, asked)
+    scores = judge(encoder, photos, asked, made)
+    print("4/4 drawing prompts", flush=True)
+    shown = min(4, len(people))
+    draw_prompts(pipeline, asked, shown).save(options.out / "prompts.png")
+    first = jax.tree.map(lambda x: x[:12], made)
+    held_out_sheet(asked, first, cell=128).save(options.out / "held_out.png")
+    write_people(options.out, asked, shown)
+    text, carried = report(scores, trust)
+    numbers = {name: values.tolist() for name, values in scores.items()}
+    (options.out / "report.json").write_text(json.dumps({**trust, "similarity": numbers}))
+    print(f"\n{text}\nwrote {options.out}/held_out.png, {options.out}/prompts.png, report.json")
+    print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
+    return 0 if carried else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
