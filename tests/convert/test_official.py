@@ -22,7 +22,7 @@ from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.models.vae import AutoencoderKLConfig, PatchPixelsConfig
+from flashface_jax.models.vae import AutoencoderKLConfig, PatchCosinesConfig
 from flashface_jax.system import SystemConfig, build_system
 from tests.recorded import drawn_state_dict, layout
 
@@ -38,7 +38,7 @@ TINY_UNET = UNetConfig(
 
 SMALL = SystemConfig(
     flashface=FlashFaceConfig(TINY_UNET),
-    autoencoder=PatchPixelsConfig(),
+    autoencoder=PatchCosinesConfig(),
     text_tower=TextTowerConfig(90, 12, 32, 1, 1, 24),
     image_tower=None,
 )
