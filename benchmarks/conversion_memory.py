@@ -1,0 +1,130 @@
+"""How much memory converting the released files takes, at full size with drawn weights.
+
+    python benchmarks/conversion_memory.py /tmp/conversion
+
+Writes checkpoints with the released files' keys and shapes (about 10 GB), runs the conversion
+command on them in a process of its own, and compares that process's peak resident memory with
+the bytes of the unique tensors it read. Needs about 20 GB of disk; the folder is removed
+afterwards.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from flashface_jax.models.network import flatten  # noqa: E402
+from flashface_jax.system import build_system  # noqa: E402
+from flashface_jax.weights import WeightsDirectory  # noqa: E402
+from tests.recorded import drawn, layout  # noqa: E402
+
+BOUND = 1.5
+FILES = {"unet": "flashface.ckpt", "vae": "sd-v1-vae.pth", "clip": "openai-clip-vit-large-14.pth"}
+
+
+def state_dict(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Draw every tensor; the denoiser's two names share one, as in the module that was saved."""
+    state: dict[str, torch.Tensor] = {}
+    for key in sorted(shapes, key=lambda key: not key.startswith("ori_")):
+        alias = state.get(f"ori_{key}")
+        if alias is not None and list(alias.shape) == shapes[key]:
+            state[key] = alias
+        else:
+            state[key] = torch.from_numpy(np.asarray(drawn(key, tuple(shapes[key]), seed=7)))
+    return {key: state[key] for key in shapes}
+
+
+def write_checkpoints(folder: Path) -> int:
+    """Write the three files; returns the bytes of their unique tensors."""
+    unique = 0
+    for name, shapes in layout("official_layout").items():
+        state = state_dict(shapes)
+        torch.save(state, folder / FILES[name])
+        storages = {tensor.data_ptr(): tensor.nbytes for tensor in state.values()}
+        unique += sum(storages.values())
+    return unique
+
+
+def resident(pid: int) -> dict[str, int]:
+    """Resident bytes of a process by kind: all, anonymous, and pages of mapped files."""
+    wanted = {"VmRSS": "all", "RssAnon": "anonymous", "RssFile": "mapped"}
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {kind: int(fields.get(key, "0").split()[0]) * 1024 for key, kind in wanted.items()}
+
+
+def convert(folder: Path) -> tuple[dict[str, int], float]:
+    """Run the command; returns its peak memory by kind, and the seconds it took."""
+    files = [f"--{name}={folder / file}" for name, file in FILES.items()]
+    command = [sys.executable, "-m", "flashface_jax.convert", "official", *files]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, f"--out={folder / 'weights'}"], cwd=REPOSITORY)
+    peaks = {"all": 0, "anonymous": 0, "mapped": 0}
+    while True:
+        finished, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if finished:
+            break
+        peaks = {kind: max(peaks[kind], now) for kind, now in resident(process.pid).items()}
+        time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"the conversion failed with exit code {process.returncode}")
+    peaks["all"] = usage.ru_maxrss * 1024
+    return peaks, time.perf_counter() - start
+
+
+def saved_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a saved tree by name, from its metadata."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(checkpoint.absolute()).item_metadata.tree
+    return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
+
+
+def written_parameters(folder: Path) -> int:
+    """Compare the written shapes with the networks'; returns the number of parameters."""
+    directory = WeightsDirectory.open(folder / "weights")
+    total = 0
+    for name, network in build_system(directory.config).parts().items():
+        written = saved_shapes(directory.path / "params" / name)
+        wanted = {key: tuple(leaf.shape) for key, leaf in flatten(network.shapes).items()}
+        if written != wanted:
+            raise SystemExit(f"{name} was not written whole")
+        total += sum(math.prod(shape) for shape in written.values())
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="a folder to create and to remove again")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True)
+    try:
+        unique = write_checkpoints(folder)
+        peaks, seconds = convert(folder)
+        parameters = written_parameters(folder)
+    finally:
+        shutil.rmtree(folder)
+    ratios = {kind: peak / unique for kind, peak in peaks.items()}
+    print(f"{parameters:,} parameters; unique tensors {unique / 1e9:.2f} GB; {seconds:.0f} s")
+    for kind, peak in peaks.items():
+        print(f"peak resident, {kind}: {peak / 1e9:.2f} GB = {ratios[kind]:.2f} x")
+    print(json.dumps({"ratio": round(ratios["all"], 3), "bound": BOUND}))
+    sys.exit(ratios["all"] > BOUND)
+
+
+if __name__ == "__main__":
+    main()
