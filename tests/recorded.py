@@ -52,3 +52,16 @@ def relative_difference(ours: np.ndarray, recorded: np.ndarray) -> float:
     ours = np.asarray(ours)
     assert ours.shape == recorded.shape, f"{ours.shape} is not {recorded.shape}"
     return float(np.abs(ours - recorded).max() / recorded.std())
+
+
+def assert_close(name: str, ours: np.ndarray, recorded: np.ndarray, tolerance: float) -> None:
+    """Allow a difference of `tolerance` standard deviations of the recording, and say which."""
+    difference = relative_difference(ours, recorded)
+    assert difference <= tolerance, f"{name}: {difference:.1e} of the std, allowed {tolerance:.0e}"
+
+
+def block_name(recorded_name: str) -> str:
+    """decoder_4.1.blocks.0 -> decoder/4/0, middle_1.blocks.0 -> middle/0."""
+    stage, block = recorded_name.split(".blocks.")
+    stage = stage.removesuffix("_1") if stage.startswith("middle") else stage.removesuffix(".1")
+    return f"{stage.replace('_', '/')}/{block}"

@@ -13,23 +13,11 @@ from flashface_jax.diffusion.sampling import Conditioning, sample
 from flashface_jax.diffusion.schedule import SamplingSteps, noise_levels, sampling_steps
 from flashface_jax.models.unet import References
 from tests.quick import jit
-from tests.recorded import arrays, nhwc, relative_difference
+from tests.recorded import arrays, assert_close, block_name, nhwc
 
 NETWORK = 3e-5
 SAMPLE = 1e-4
 FROZEN = 1e-5
-
-
-def assert_close(name, ours, recorded, tolerance):
-    difference = relative_difference(ours, recorded)
-    assert difference <= tolerance, f"{name}: {difference:.1e} of the std, allowed {tolerance:.0e}"
-
-
-def block_name(recorded_name):
-    """decoder_4.1.blocks.0 -> decoder/4/0, middle_1.blocks.0 -> middle/0."""
-    stage, block = recorded_name.split(".blocks.")
-    stage = stage.removesuffix("_1").removesuffix(".1")
-    return f"{stage.replace('_', '/')}/{block}"
 
 
 @pytest.fixture(scope="module")
