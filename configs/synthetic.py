@@ -20,26 +20,29 @@ from flashface_jax.training.optimizer import OptimizerConfig
 
 def get_config() -> ConfigDict:
     """Return the experiment; every field can be overridden, e.g. --config.batch_size=8."""
-    autoencoder = PatchCosinesConfig()
+    autoencoder = PatchCosinesConfig(
+        patch=8,
+        deviations=((5.1, 1.4, 0.75, 0.53, 0.38), (2.8, 0.7), (1.4, 0.36)),
+    )
     denoiser = UNetConfig(
         in_channels=autoencoder.latent_channels + 1,
         out_channels=autoencoder.latent_channels,
         base_channels=32,
         channel_multipliers=(1, 2),
         residual_blocks=(1, 1),
-        transformer_depth=(0, 1),
+        transformer_depth=(1, 1),
         context_channels=64,
         num_heads=4,
     )
     config = TrainConfig(
-        steps=2000,
-        batch_size=16,
+        steps=1500,
+        batch_size=32,
         trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
         system=SystemConfig(
             flashface=FlashFaceConfig(denoiser),
             autoencoder=autoencoder,
             text_tower=TextTowerConfig(
-                vocabulary=1024, length=48, channels=64, num_heads=4, layers=2, embedding=64
+                vocabulary=1024, length=40, channels=64, num_heads=4, layers=2, embedding=64
             ),
             image_tower=None,
             schedule=ScheduleConfig(prediction="velocity"),
@@ -56,11 +59,11 @@ def get_config() -> ConfigDict:
             ),
         ),
         optimizer=OptimizerConfig(
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             warmup_steps=100,
             cosine_decay=True,
             max_gradient_norm=1.0,
-            ema_decay=0.995,
+            ema_decay=0.99,
         ),
         world=WorldConfig(identities=768, held_out=64, photos_per_identity=8),
         checkpoint_every=500,
