@@ -1,7 +1,7 @@
 r"""Make images of a person from reference faces and a prompt.
 
     python sample.py --weights weights/flashface --faces-cropped --references me1.png me2.png \
-        --prompt "a young man with long brown hair is sitting in the desert" --out out
+        --prompt "a young man with long brown hair is sitting in the desert" --out desert
 
 --weights takes a converted directory (python -m flashface_jax.convert official --help) or the
 working directory of a training run. Any number of references serves; several that differ in pose
@@ -10,17 +10,15 @@ and light work best. Strengths left out are those that the weights were released
 
 import argparse
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from flashface_jax.faces.files import read_cropped_faces
-from flashface_jax.pictures import contact_sheet
+from flashface_jax.files import require_new
+from flashface_jax.pictures import write_images
 from flashface_jax.pipeline import Pipeline
-from flashface_jax.weights import new_directory
 
 STRENGTHS = {
     "steps": (int, "solver steps; 25 to 50 for the released weights"),
@@ -37,34 +35,24 @@ STRENGTHS = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     add = parser.add_argument
     add("--weights", type=Path, required=True, metavar="DIR", help="weights or run to open")
     add("--references", type=Path, nargs="+", required=True, metavar="PHOTO", help="one person")
-    add(
-        "--faces-cropped",
-        action="store_true",
-        help="the photos are upright face crops already (faces are not searched for yet)",
-    )
+    cropped = "the photos are upright face crops already (faces are not searched for yet)"
+    add("--faces-cropped", action="store_true", help=cropped)
     add("--prompt", action="append", required=True, help="give it again for more pictures")
     add("--negative-prompt", default="", metavar="TEXT", help="what to avoid")
-    add(
-        "--face-box",
-        type=float,
-        nargs=4,
-        default=(0.3, 0.2, 0.6, 0.5),
-        metavar=("X1", "Y1", "X2", "Y2"),
-        help="where the face goes, as fractions of the side; 0 0 0 0 for anywhere "
-        "(default: %(default)s)",
-    )
+    box = "where the face goes, as fractions of the side; 0 0 0 0: anywhere (default: %(default)s)"
+    default, corners = (0.3, 0.2, 0.6, 0.5), ("X1", "Y1", "X2", "Y2")
+    add("--face-box", type=float, nargs=4, default=default, metavar=corners, help=box)
     add("--images", type=int, default=1, metavar="N", help="images of each prompt (default: 1)")
     add("--seed", type=int, default=0, help="seed of the first image; the next is one more")
     add("--out", type=Path, default=Path("samples"), metavar="DIR", help="new directory to write")
     knobs = parser.add_argument_group("strengths (default: what the weights say)")
-    for name, (kind, text) in STRENGTHS.items():
-        knobs.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
+    for name, (type_, text) in STRENGTHS.items():
+        knobs.add_argument(f"--{name.replace('_', '-')}", type=type_, metavar="X", help=text)
     return parser.parse_args(arguments)
 
 
@@ -72,17 +60,17 @@ def main(options: argparse.Namespace) -> None:
     """Make the images, write them and a contact sheet, and say where."""
     if not options.faces_cropped:
         raise ValueError("Faces are not searched for yet: crop them and give --faces-cropped.")
-    if options.images < 1:
-        raise ValueError(f"--images is {options.images}; it must be 1 or more.")
-    bar = tqdm(desc="sampling", unit="step")
-    pipeline = Pipeline.from_directory(options.weights, on_step=bar.update)
-    faces = read_cropped_faces(options.references, pipeline.config.reference_size)
-    chosen = {f.name: getattr(options, f.name, None) for f in fields(pipeline.config.sampling)}
-    changed = {name: value for name, value in chosen.items() if value is not None}
-    sampling = replace(pipeline.config.sampling, **changed)
-    prompts = [prompt for prompt in options.prompt for _ in range(options.images)]
-    bar.reset(total=sampling.steps)
-    with new_directory(options.out) as draft:
+    if options.images < 1 or options.seed < 0:
+        raise ValueError("--images must be 1 or more, and --seed 0 or more.")
+    require_new(options.out)
+    with tqdm(desc="sampling", unit="step") as bar:
+        pipeline = Pipeline.from_directory(options.weights, on_step=bar.update)
+        chosen = {name: getattr(options, name) for name in STRENGTHS}
+        changed = {name: value for name, value in chosen.items() if value is not None}
+        sampling = replace(pipeline.config.sampling, **changed)
+        faces = read_cropped_faces(options.references, pipeline.config.reference_size)
+        prompts = [prompt for prompt in options.prompt for _ in range(options.images)]
+        bar.reset(total=sampling.steps)
         images = pipeline(
             prompts,
             faces,
@@ -91,16 +79,7 @@ def main(options: argparse.Namespace) -> None:
             face_box=options.face_box,
             sampling=sampling,
         )
-        for i, image in enumerate(images):
-            Image.fromarray(image).save(draft / f"{i:03d}.png")
-        made = np.array_split(images, len(options.prompt))
-        sheet = contact_sheet(
-            [list(faces), *map(list, made)],
-            cell=min(256, 2 * pipeline.config.image_size),
-            row_titles=["references", *options.prompt],
-        )
-        sheet.save(draft / "sheet.png")
-    bar.close()
+    write_images(options.out, images, prompts, faces)
     print(f"wrote {len(images)} images and sheet.png to {options.out}")
 
 

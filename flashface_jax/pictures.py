@@ -1,12 +1,14 @@
 """Contact sheets: rows of pictures of any size, with a caption above each row and column."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from flashface_jax.faces.align import fit_and_pad
+from flashface_jax.files import new_directory
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -48,3 +50,26 @@ def contact_sheet(
                 fitted = Image.fromarray(fit_and_pad(picture, cell))
                 sheet.paste(fitted, (x * (cell + GAP), corner + title))
     return sheet
+
+
+def write_images(
+    out: Path, images: Sequence[Pixels], prompts: Sequence[str], references: Sequence[Pixels]
+) -> None:
+    """Write a new directory of numbered images, and a sheet of them below their references.
+
+    Raises:
+        FileExistsError: if `out` exists.
+    """
+    with new_directory(out) as draft:
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(draft / f"{i:03d}.png")
+        distinct = list(dict.fromkeys(prompts))
+        rows = [
+            [image for image, own in zip(images, prompts, strict=True) if own == prompt]
+            for prompt in distinct
+        ]
+        cell = min(256, 2 * len(images[0]))
+        sheet = contact_sheet(
+            [list(references), *rows], cell=cell, row_titles=["references", *distinct]
+        )
+        sheet.save(draft / "sheet.png")

@@ -9,13 +9,8 @@
 It is written beside its final place and renamed, so that a directory which exists is whole.
 """
 
-import contextlib
 import dataclasses
 import json
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +18,7 @@ import dacite
 import jax
 import orbax.checkpoint as ocp
 
-from flashface_jax.models.network import Network, Params
+from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
@@ -34,34 +29,6 @@ WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 class WeightsError(ValueError):
     """A directory that is no weights directory; the message says what is wrong with it."""
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Give an empty directory that becomes `path` if the block succeeds, and vanishes if not.
-
-    Raises:
-        FileExistsError: if `path` exists already.
-    """
-    if path.exists():
-        raise FileExistsError(f"{path} exists already: choose another directory or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp makes it private
-        draft.rename(path)
-    finally:
-        _remove(draft)
-
-
-def _remove(directory: Path) -> None:
-    """Remove a directory, into which threads of a failed write may still be writing."""
-    for _ in range(100):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not directory.exists():
-            return
-        time.sleep(0.1)
 
 
 def write_config(directory: Path, config: SystemConfig) -> None:
@@ -115,6 +82,17 @@ def write_params(directory: Path, part: str, params: Params) -> None:
         raise WeightsError(f"{place} could not be written: {error}") from error
 
 
+def _saved_shapes(
+    checkpointer: ocp.StandardCheckpointer, place: Path
+) -> dict[str, tuple[int, ...]]:
+    metadata = checkpointer.metadata(place).item_metadata
+    return {} if metadata is None else _shapes(metadata.tree)
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in flatten(params).items()}
+
+
 @dataclass(frozen=True)
 class WeightsDirectory:
     """An opened directory; parameters are read when asked for.
@@ -152,6 +130,9 @@ class WeightsDirectory:
         )
         try:
             with ocp.StandardCheckpointer() as checkpointer:
+                # Compared first: a restore that fails half way leaves threads that fail later.
+                if _saved_shapes(checkpointer, place) != _shapes(network.shapes):
+                    raise ValueError("its parameters have other names or shapes.")
                 return checkpointer.restore(place, wanted)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(

@@ -22,10 +22,11 @@ from flashface_jax.convert.official import (
 )
 from flashface_jax.convert.table import ConversionError, Table, summary
 from flashface_jax.convert.torch_file import TorchFile, UnreadableError
+from flashface_jax.files import new_directory
 from flashface_jax.models.network import Network, flatten
 from flashface_jax.system import SystemConfig, build_system
 from flashface_jax.tokenizer import convert_clip_vocabulary
-from flashface_jax.weights import new_directory, write_config, write_params
+from flashface_jax.weights import write_config, write_params
 
 
 @dataclass(frozen=True)

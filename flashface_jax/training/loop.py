@@ -16,6 +16,7 @@ from flashface_jax.data.photos import IdentityPhotos, draw_photos
 from flashface_jax.data.pipeline import SampleShape, training_batches
 from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.files import new_directory
 from flashface_jax.models.blocks import Compute
 from flashface_jax.pipeline import make_generate
 from flashface_jax.system import System, build_system
@@ -27,7 +28,7 @@ from flashface_jax.training.metrics import MetricsWriter
 from flashface_jax.training.optimizer import build_optimizer
 from flashface_jax.training.state import TrainState, create_state
 from flashface_jax.training.step import Batch, Metrics, make_train_step
-from flashface_jax.weights import new_directory, write_config
+from flashface_jax.weights import write_config
 
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {

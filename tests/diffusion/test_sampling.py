@@ -160,10 +160,29 @@ def test_nothing_but_shapes_is_compiled_in():
     assert len(traced) == 1
 
 
+class LinearVelocity(Linear):
+    """The same noise, told as velocity α·ε - σ·x_0 = (ε - σ·x) / α."""
+
+    def denoise(self, latents, face_mask, timestep, context, references):
+        noise = super().denoise(latents, face_mask, timestep, context, references)
+        sigma = jnp.asarray(LEVELS, jnp.float32)[timestep][:, None, None, None]
+        return (noise - sigma * latents) / jnp.sqrt(1 - sigma**2)
+
+
+def test_velocity_gives_the_run_that_its_noise_gives(jitted):
+    arguments = conditioning(), GUIDANCE, start(), sampling_steps(LEVELS, STEPS)
+    model = LinearVelocity()
+    ours = jax.jit(lambda *arguments: sample(model, *arguments, "velocity"))(*arguments)
+    expected = jitted(*arguments)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * float(expected.std()))
+
+
 def test_progress_is_reported_after_every_step():
     steps, reports = sampling_steps(LEVELS, STEPS), []
     model = Linear()
-    run = jax.jit(lambda *arguments: sample(model, *arguments, lambda: reports.append(None)))
+    run = jax.jit(
+        lambda *arguments: sample(model, *arguments, on_step=lambda: reports.append(None))
+    )
     run(conditioning(), GUIDANCE, start(), steps).block_until_ready()
     jax.effects_barrier()
     assert len(reports) == STEPS
