@@ -206,7 +206,7 @@ def test_a_missing_part_is_named(tmp_path, networks):
 def test_parameters_of_other_shapes_are_refused(directory):
     other = replace(CONFIG, text_tower=TextTowerConfig(90, 12, 32, 2, 1, 8))
     network = build_system(other).parts()["text_tower"]
-    with pytest.raises(WeightsError, match="text_tower is damaged.*have other names or shapes"):
+    with pytest.raises(WeightsError, match=r"text_tower is damaged.*have other names or shapes"):
         WeightsDirectory.open(directory).params("text_tower", network)
 
 
