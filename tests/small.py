@@ -19,6 +19,7 @@ DENOISER = UNetConfig(
     transformer_depth=(1,),
     context_channels=16,
     num_heads=2,
+    norm_groups=4,
 )
 
 CONFIG = TrainConfig(

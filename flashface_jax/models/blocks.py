@@ -63,10 +63,10 @@ class BlockReference:
     strength: Float[Array, " rows"]
 
 
-def group_norm(channels: int, keys: nnx.Rngs) -> nnx.GroupNorm:
-    """32-group norm in float32; the two-pass variance is the one that equals PyTorch's."""
+def group_norm(channels: int, keys: nnx.Rngs, groups: int = NORM_GROUPS) -> nnx.GroupNorm:
+    """GroupNorm in float32; the two-pass variance is the one that equals PyTorch's."""
     return nnx.GroupNorm(
-        channels, NORM_GROUPS, epsilon=GROUP_NORM_EPSILON, use_fast_variance=False, rngs=keys
+        channels, groups, epsilon=GROUP_NORM_EPSILON, use_fast_variance=False, rngs=keys
     )
 
 
@@ -145,13 +145,14 @@ class ResidualBlock(nnx.Module):
         in_channels: int,
         out_channels: int,
         time_channels: int,
+        groups: int,
         compute: Compute,
         keys: nnx.Rngs,
     ):
-        self.norm1 = group_norm(in_channels, keys)
+        self.norm1 = group_norm(in_channels, keys, groups)
         self.conv1 = conv(in_channels, out_channels, compute, keys)
         self.time = linear(time_channels, out_channels, compute, keys)
-        self.norm2 = group_norm(out_channels, keys)
+        self.norm2 = group_norm(out_channels, keys, groups)
         self.conv2 = conv(out_channels, out_channels, compute, keys, zero=True)
         self.shortcut = (
             None
@@ -276,11 +277,12 @@ class SpatialTransformer(nnx.Module):
         context_channels: int,
         heads: int,
         depth: int,
+        groups: int,
         reference_attention: bool,
         compute: Compute,
         keys: nnx.Rngs,
     ):
-        self.norm = group_norm(channels, keys)
+        self.norm = group_norm(channels, keys, groups)
         self.conv_in = conv(channels, channels, compute, keys, size=1)
         self.blocks = nnx.List(
             TransformerBlock(channels, context_channels, heads, reference_attention, compute, keys)

@@ -33,7 +33,7 @@ class UNetConfig:
     Attributes:
         in_channels: channels of the input, masks included.
         out_channels: channels of the prediction.
-        base_channels: width of the first level, a multiple of 32.
+        base_channels: width of the first level, a multiple of `norm_groups`.
         channel_multipliers: width of each level over `base_channels`.
         residual_blocks: residual blocks of each encoder level; the decoder has one more.
         transformer_depth: transformer blocks after each residual block of a level; 0 for none.
@@ -42,6 +42,8 @@ class UNetConfig:
         num_heads: attention heads everywhere, or None if `head_channels` is given.
         head_channels: channels of a head everywhere, or None if `num_heads` is given.
         reference_attention: which half has reference attention; the middle has it unless "none".
+        norm_groups: groups of every GroupNorm. 32 as released needs several times 32 channels: a
+            group of one channel loses that channel's mean over the image.
         has_head: whether there is a prediction; a ReferenceNet only hands out features.
     """
 
@@ -56,6 +58,7 @@ class UNetConfig:
     num_heads: int | None = 8
     head_channels: int | None = None
     reference_attention: ReferencePlacement = "decoder"
+    norm_groups: int = 32
     has_head: bool = True
 
     def __post_init__(self) -> None:
@@ -70,9 +73,10 @@ class UNetConfig:
                 f"numbers of levels: {self.channel_multipliers}, {self.residual_blocks}, "
                 f"{self.transformer_depth}."
             )
-        if self.base_channels % 32:
+        if self.base_channels % self.norm_groups:
             raise ValueError(
-                f"base_channels is {self.base_channels}; GroupNorm needs a multiple of 32."
+                f"base_channels is {self.base_channels}; it must be a multiple of norm_groups, "
+                f"which is {self.norm_groups}."
             )
         if (self.num_heads is None) == (self.head_channels is None):
             raise ValueError("Give exactly one of num_heads and head_channels.")
@@ -173,7 +177,7 @@ class Stage(nnx.Module):
     ):
         width = spec.out_channels
         self.residual = ResidualBlock(
-            spec.in_channels, width, 4 * config.base_channels, compute, keys
+            spec.in_channels, width, 4 * config.base_channels, config.norm_groups, compute, keys
         )
         self.transformer = (
             SpatialTransformer(
@@ -181,6 +185,7 @@ class Stage(nnx.Module):
                 config.context_channels,
                 config.heads(width),
                 spec.depth,
+                config.norm_groups,
                 reference_attention,
                 compute,
                 keys,
@@ -207,17 +212,19 @@ class Middle(nnx.Module):
 
     def __init__(self, config: UNetConfig, compute: Compute, keys: nnx.Rngs):
         width, time_width = config.level_channels[-1], 4 * config.base_channels
-        self.residual1 = ResidualBlock(width, width, time_width, compute, keys)
+        groups = config.norm_groups
+        self.residual1 = ResidualBlock(width, width, time_width, groups, compute, keys)
         self.transformer = SpatialTransformer(
             width,
             config.context_channels,
             config.heads(width),
             config.middle_depth,
+            groups,
             config.reference_attention != "none",
             compute,
             keys,
         )
-        self.residual2 = ResidualBlock(width, width, time_width, compute, keys)
+        self.residual2 = ResidualBlock(width, width, time_width, groups, compute, keys)
 
     def __call__(
         self,
@@ -234,9 +241,10 @@ class Middle(nnx.Module):
 class Head(nnx.Module):
     """GroupNorm, SiLU, convolution to the prediction."""
 
-    def __init__(self, in_channels: int, out_channels: int, compute: Compute, keys: nnx.Rngs):
-        self.norm = group_norm(in_channels, keys)
-        self.conv = conv(in_channels, out_channels, compute, keys, zero=True)
+    def __init__(self, config: UNetConfig, compute: Compute, keys: nnx.Rngs):
+        width = config.level_channels[0]
+        self.norm = group_norm(width, keys, config.norm_groups)
+        self.conv = conv(width, config.out_channels, compute, keys, zero=True)
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         """Predict."""
@@ -277,11 +285,7 @@ class UNet(nnx.Module):
         )
         self.middle = middle or Middle(config, compute, keys)
         self.decoder = nnx.List([stage(spec, "decoder") for spec in decoder_specs(config)])
-        self.head = (
-            Head(config.level_channels[0], config.out_channels, compute, keys)
-            if config.has_head
-            else None
-        )
+        self.head = Head(config, compute, keys) if config.has_head else None
 
     def __call__(
         self,
