@@ -23,7 +23,7 @@ demo: $(VENV)/installed  ## train a small FlashFace on drawn people, then draw h
 
 test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@echo "Running the tests ..."
-	@$(VENV)/bin/python -m pytest -n 2
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev  ## style, formatting and types
 	$(VENV)/bin/ruff check .

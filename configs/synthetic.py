@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     """Return the experiment; every field can be overridden, e.g. --config.batch_size=8."""
     autoencoder = PatchCosinesConfig(
         patch=8,
-        deviations=((4.0,) * 5, (4.0,) * 2, (4.0,) * 2),
+        deviations=((2.0,) * 4, (2.0,) * 2, (2.0,) * 2),
     )
     denoiser = UNetConfig(
         in_channels=autoencoder.latent_channels + 1,
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
         norm_groups=4,
     )
     config = TrainConfig(
-        steps=1200,
+        steps=1500,
         batch_size=32,
         trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
         system=SystemConfig(
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
             ema_decay=0.99,
         ),
         world=WorldConfig(identities=768, held_out=64, photos_per_identity=8),
-        checkpoint_every=300,
-        grid_every=300,
+        checkpoint_every=500,
+        grid_every=500,
     )
     return ConfigDict(dataclasses.asdict(config))
