@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
                 negative_suffix="",
             ),
         ),
+        loss_weighting="velocity",
         optimizer=OptimizerConfig(
             learning_rate=2e-3,
             warmup_steps=100,

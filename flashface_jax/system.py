@@ -55,13 +55,14 @@ class SamplingConfig:
     @property
     def guidance(self) -> Guidance:
         """The strengths as the sampler takes them."""
+        # One type each, or 7 instead of 7.0 would compile the sampler again.
         return Guidance(
-            text_guidance=self.text_guidance,
-            reference_guidance=self.reference_guidance,
-            reference_strength=self.reference_strength,
-            early_reference_strength=self.early_reference_strength,
-            launch_timestep=self.launch_timestep,
-            rescale=self.rescale,
+            text_guidance=float(self.text_guidance),
+            reference_guidance=float(self.reference_guidance),
+            reference_strength=float(self.reference_strength),
+            early_reference_strength=float(self.early_reference_strength),
+            launch_timestep=int(self.launch_timestep),
+            rescale=float(self.rescale),
         )
 
     def full_prompt(self, prompt: str) -> str:

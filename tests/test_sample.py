@@ -1,5 +1,6 @@
 """The sample.py command: from a run, with its errors."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ from PIL import Image
 
 import sample
 from flashface_jax.faces.files import read_photo
+from flashface_jax.pipeline import Pipeline
 from flashface_jax.training.loop import train
 from flashface_jax.weights import RunDirectory, WeightsError, open_weights
 from tests.small import CONFIG, with_changes
@@ -91,6 +93,37 @@ def test_an_existing_directory_is_kept(run, tmp_path):
     with pytest.raises(FileExistsError, match="exists already"):
         command(run, tmp_path, "--prompt", "x")
     assert (tmp_path / "keep").read_text() == "mine"
+
+
+def test_changing_what_an_image_shows_never_recompiles(run):
+    pipeline = Pipeline.from_directory(run / "run")
+    rng = np.random.default_rng(1)
+    images = []
+    for i, strength in enumerate([0.8, 1.3]):
+        sampling = dataclasses.replace(
+            pipeline.config.sampling,
+            text_guidance=3.0 + i,
+            reference_guidance=1.0 + i,
+            reference_strength=strength,
+            early_reference_strength=strength / 2,
+            launch_timestep=300 + 500 * i,
+            rescale=0.1 * i,
+        )
+        faces = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        box = (0.1 * i, 0.2, 0.6, 0.8)
+        prompt = ["a child", "sad, at night"][i]
+        images.append(
+            pipeline(
+                [prompt],
+                faces,
+                seeds=[i],
+                face_box=box,
+                negative_prompt=prompt[::-1],
+                sampling=sampling,
+            )
+        )
+    assert pipeline.generate._cache_size() == 1
+    assert not np.array_equal(*images)
 
 
 def test_a_run_is_sampled_with_its_average(run):

@@ -1,6 +1,7 @@
 """The training loss of the paper (§4, implementation details): mean squared error on ε."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,18 @@ class Example:
     empty_context: Float[Array, "1 words text"]
     references: ReferenceLatent
     reference_valid: ReferenceValid
+
+
+Weighting = Literal["noise", "velocity"]
+
+
+def loss_weight(sigma: Float[Array, " batch"], weighting: Weighting) -> Float[Array, " batch"]:
+    """Weight of a sample's error on ε.
+
+    "noise" is 1, the paper's loss. "velocity" is 1/α², the error on α·ε - σ·x_0 (arXiv
+    2202.00512): a short run learns coarse structure, which is decided at high noise, sooner.
+    """
+    return jnp.ones_like(sigma) if weighting == "noise" else 1 / (1 - sigma**2)
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,11 @@ def noise_prediction_loss(
     example: Example,
     levels: Float[Array, " timesteps"],
     prediction: Prediction,
+    weighting: Weighting,
     rates: DropRates,
     key: jax.Array,
 ) -> Float[Array, " batch"]:
-    """Mean squared error on ε of each sample, at a uniformly drawn timestep.
+    """Weighted mean squared error on ε of each sample, at a uniformly drawn timestep.
 
     The ReferenceNet sees the clean references at the same timestep, with the empty prompt;
     λ_feat is 1.
@@ -104,4 +118,5 @@ def noise_prediction_loss(
         example.context,
         References(features, example.reference_valid, jnp.ones((batch,))),
     )
-    return jnp.mean((as_noise(output, x, sigma, prediction) - noise) ** 2, axis=(1, 2, 3))
+    error = jnp.mean((as_noise(output, x, sigma, prediction) - noise) ** 2, axis=(1, 2, 3))
+    return loss_weight(sigma, weighting) * error

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import dacite
 
-from flashface_jax.diffusion.loss import DropRates
+from flashface_jax.diffusion.loss import DropRates, Weighting
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 
@@ -45,6 +45,7 @@ class TrainConfig:
             where there is no pretrained one.
         compute_dtype: dtype of matmuls and activations; parameters are float32.
         max_references: most references of a sample.
+        loss_weighting: weight of the error on ε over noise levels; the paper's is "noise".
         drop: how often each condition is left out.
         optimizer: Adam and its options.
         world: the data.
@@ -62,6 +63,7 @@ class TrainConfig:
     trainable: tuple[str, ...] = ("flashface",)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     max_references: int = 4
+    loss_weighting: Weighting = "noise"
     drop: DropRates = field(default_factory=DropRates)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     world: WorldConfig = field(default_factory=WorldConfig)

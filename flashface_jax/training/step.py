@@ -76,7 +76,13 @@ def make_train_step(
             example = encode(system, everything, batch, empty_tokens, encode_key)
             model = system.flashface.bind(everything["flashface"])
             return noise_prediction_loss(
-                model, example, levels, config.system.schedule.prediction, config.drop, loss_key
+                model,
+                example,
+                levels,
+                config.system.schedule.prediction,
+                config.loss_weighting,
+                config.drop,
+                loss_key,
             ).mean()
 
         value, gradients = jax.value_and_grad(loss)(state.params)

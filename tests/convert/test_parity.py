@@ -7,12 +7,12 @@ message of every failure, and in docs/parity.md.
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import Conditioning, sample
 from flashface_jax.diffusion.schedule import SamplingSteps, noise_levels, sampling_steps
 from flashface_jax.models.unet import References
-from tests.quick import jit
 from tests.recorded import arrays, assert_close, block_name, nhwc
 
 NETWORK = 3e-5

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import jit
 
 from flashface_jax.convert.__main__ import main
 from flashface_jax.diffusion.guidance import Guidance
@@ -17,7 +18,6 @@ from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.models.unet import References
 from flashface_jax.system import build_system
 from flashface_jax.weights import WeightsDirectory
-from tests.quick import jit
 from tests.recorded import arrays, assert_close, block_name, drawn_state_dict, nhwc
 
 NETWORK = 3e-5

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import torch
+from jax import jit
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -14,7 +15,6 @@ from flashface_jax.convert.official import image_tower_table, text_tower_table
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
 from flashface_jax.models.network import network
-from tests.quick import jit
 from tests.recorded import assert_close, nhwc
 
 IMAGE = ImageTowerConfig(image_size=24, patch=8, channels=32, num_heads=4, layers=3, embedding=12)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from jax import jit
 
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import network
@@ -23,7 +24,6 @@ from flashface_jax.models.vae import (
     from_pixels,
     to_pixels,
 )
-from tests.quick import jit
 
 CONFIG = AutoencoderKLConfig(base_channels=32, channel_multipliers=(1, 2), residual_blocks=1)
 

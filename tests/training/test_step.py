@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashface_jax.diffusion.loss import DropRates, Example, drop_conditions
+from flashface_jax.diffusion.loss import DropRates, Example, drop_conditions, loss_weight
 from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
 from flashface_jax.system import build_system
@@ -123,6 +123,14 @@ def test_a_perfect_network_has_no_loss(prediction):
     x = add_noise(x0, noise, sigma)
     difference = float(jnp.abs(as_noise(output, x, sigma, prediction) - noise).max())
     assert difference <= 1e-6, f"{difference:.1e}"
+
+
+def test_velocity_weighting_is_the_error_on_velocity():
+    sigma = jnp.array([0.1, 0.9])
+    noise_error = 0.3 * jnp.sqrt(1 - sigma**2)  # what an error of 0.3 on the velocity makes of ε
+    weighted = loss_weight(sigma, "velocity") * noise_error**2
+    np.testing.assert_allclose(weighted, 0.09, rtol=1e-6)
+    np.testing.assert_array_equal(loss_weight(sigma, "noise"), 1)
 
 
 def example(rows):
