@@ -53,7 +53,10 @@ def contact_sheet(
 
 
 def write_images(
-    out: Path, images: Sequence[Pixels], prompts: Sequence[str], references: Sequence[Pixels]
+    out: Path,
+    images: UInt8[np.ndarray, "n _ _ 3"],
+    prompts: Sequence[str],
+    references: UInt8[np.ndarray, "refs _ _ 3"],
 ) -> None:
     """Write a new directory of numbered images, and a sheet of them below their references.
 

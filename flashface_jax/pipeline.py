@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import Conditioning, sample
@@ -40,7 +40,7 @@ class Request:
     references: UInt8[Array, "sets refs R R 3"]
     reference_valid: Bool[Array, "sets refs"]
     face_mask: Float[Array, "batch h w 1"]
-    seeds: Int[Array, " batch"]
+    seeds: UInt32[Array, " batch"]
 
 
 Generate = Callable[[dict[str, Params], Request, Guidance, SamplingSteps], jax.Array]
