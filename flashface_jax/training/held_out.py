@@ -57,11 +57,17 @@ def held_out_requests(
 
 
 def held_out_sheet(held_out: HeldOut, made: dict[str, np.ndarray], cell: int) -> Image.Image:
-    """One row a person: references, real target, and the images made, titled."""
-    references = np.asarray(held_out.request.references)
+    """One row a person: references, real target, and the images made, titled.
+
+    `made` maps a title to the images of the first people; as many rows are drawn.
+    """
+    people = min(len(images) for images in made.values())
+    references = np.asarray(held_out.request.references)[:people]
     rows = [
         [*references[i], held_out.targets[i], *(images[i] for images in made.values())]
-        for i in range(len(references))
+        for i in range(people)
     ]
     titles = ["reference"] * references.shape[1] + ["real target", *made]
-    return contact_sheet(rows, cell=cell, column_titles=titles, row_titles=held_out.captions)
+    return contact_sheet(
+        rows, cell=cell, column_titles=titles, row_titles=held_out.captions[:people]
+    )
