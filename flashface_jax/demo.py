@@ -66,14 +66,10 @@ def recognition(out: Path, config: TrainConfig) -> tuple[IdentityEncoder, dict[s
     if path.exists():
         encoder = IdentityEncoder.load(path)
     else:
-        encoder = train_identity_encoder(RECOGNITION_WORLD)
+        framed_alike = replace(RECOGNITION_WORLD, framing=config.world.framing)
+        encoder = train_identity_encoder(framed_alike)
         encoder.save(path)
-    world = config.world
-    drawn = SyntheticWorld(
-        world.seed, world.identities + world.held_out, world.photos_per_identity, world.image_size
-    )
-    people = range(world.identities, world.identities + world.held_out)
-    found = verification_auc(encoder, drawn, people)
+    found = verification_auc(encoder, config.world.draw(), config.world.splits["held_out"])
     return encoder, {"auc": found.auc, "same": found.same[0], "different": found.different[0]}
 
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from flashface_jax.data.photos import IdentityPhotos, draw_photos
 from flashface_jax.data.pipeline import SampleShape, training_batches
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.files import new_directory
 from flashface_jax.models.blocks import Compute
@@ -181,20 +180,10 @@ def _photos(workdir: Path, config: TrainConfig, split: str) -> IdentityPhotos:
     path = workdir / "photos" / f"{split}.npz"
     if path.exists():
         return IdentityPhotos.load(path)
-    world = config.world
-    people = {
-        "train": range(world.identities),
-        "held_out": range(world.identities, world.identities + world.held_out),
-    }[split]
-    drawn = SyntheticWorld(
-        world.seed,
-        world.identities + world.held_out,
-        world.photos_per_identity,
-        world.image_size,
-    )
-    total = len(people) * world.photos_per_identity
+    people = config.world.splits[split]
+    total = len(people) * config.world.photos_per_identity
     with tqdm(total=total, desc=f"drawing {split} photos", unit="photo") as bar:
-        photos = draw_photos(drawn, people, bar.update)
+        photos = draw_photos(config.world.draw(), people, bar.update)
     path.parent.mkdir(exist_ok=True)
     photos.save(path)
     return photos

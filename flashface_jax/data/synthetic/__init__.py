@@ -6,7 +6,7 @@ An `Identity` holds what identifies a person, `PhotoAttributes` all that varies 
 with `dataclasses.replace` to draw the right answer for a prompt that contradicts the references.
 """
 
-from flashface_jax.data.synthetic.attributes import PhotoAttributes
+from flashface_jax.data.synthetic.attributes import Framing, PhotoAttributes
 from flashface_jax.data.synthetic.captions import VOCABULARY, caption
 from flashface_jax.data.synthetic.identity import Identity, Mark
 from flashface_jax.data.synthetic.rendering import Rendering, render
@@ -14,6 +14,7 @@ from flashface_jax.data.synthetic.world import Photo, SyntheticWorld
 
 __all__ = [
     "VOCABULARY",
+    "Framing",
     "Identity",
     "Mark",
     "Photo",

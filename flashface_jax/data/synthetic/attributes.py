@@ -48,6 +48,31 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
+class Framing:
+    """How a world's photos are taken.
+
+    Attributes:
+        face_sizes: least and greatest height of a face over the image side, 0.3 to 0.8.
+        turn: how far heads turn, nod and tilt: 0 (not at all) to 1 (32, 16 and 22 degrees).
+
+    Raises:
+        ValueError: one of them is outside its range.
+    """
+
+    face_sizes: tuple[float, float] = (0.36, 0.68)
+    turn: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = _RANGES["face_size"]
+        if not low <= self.face_sizes[0] <= self.face_sizes[1] <= high:
+            raise ValueError(
+                f"face_sizes is {self.face_sizes} but must rise, between {low} and {high}."
+            )
+        if not 0 <= self.turn <= 1:
+            raise ValueError(f"turn is {self.turn} but must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
 class PhotoAttributes:
     """Everything about a photo that does not depend on who is in it.
 
@@ -119,15 +144,15 @@ class PhotoAttributes:
             raise ValueError(f"wording is {self.wording} but must be 0 or more.")
 
 
-def _sample_place(rng: np.random.Generator) -> dict[str, float]:
+def _sample_place(rng: np.random.Generator, framing: Framing) -> dict[str, float]:
     """Draws pose, size and place of the head so that the face lies inside the image."""
-    face_size = float(rng.uniform(0.36, 0.68))
+    face_size = float(rng.uniform(*framing.face_sizes))
     # Half the face, room for a raised or lowered chin, and a small margin.
     reach = 0.57 * face_size + 0.02
     return {
-        "yaw": float(rng.uniform(-32, 32)),
-        "pitch": float(rng.uniform(-16, 16)),
-        "roll": float(np.clip(rng.normal(0, 9), -22, 22)),
+        "yaw": framing.turn * float(rng.uniform(-32, 32)),
+        "pitch": framing.turn * float(rng.uniform(-16, 16)),
+        "roll": framing.turn * float(np.clip(rng.normal(0, 9), -22, 22)),
         "face_size": face_size,
         "center_x": float(rng.uniform(reach, 1 - reach)),
         # Seldom at the very bottom, where no clothes would show.
@@ -135,13 +160,16 @@ def _sample_place(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def sample_attributes(seed: int, identity: int, photo: int) -> PhotoAttributes:
-    """Draws what varies in one photo; the same for the same three numbers.
+def sample_attributes(
+    seed: int, identity: int, photo: int, framing: Framing = Framing()
+) -> PhotoAttributes:
+    """Draws what varies in one photo; the same for the same numbers.
 
     Args:
         seed: seed of the world, >= 0.
         identity: index of the person; only keys the random numbers.
         photo: index of the photo among those of that person.
+        framing: how the photo is taken.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 2, identity, photo]))
 
@@ -170,5 +198,5 @@ def sample_attributes(seed: int, identity: int, photo: int) -> PhotoAttributes:
         light_strength=float(rng.uniform(0.25, 1.0)),
         scenery=float(rng.random()),
         wording=int(rng.integers(1, 2**31)),
-        **_sample_place(rng),
+        **_sample_place(rng, framing),
     )

@@ -1,11 +1,15 @@
 """A world of drawn people: any photo of any of them, drawn alone and always the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
 
-from flashface_jax.data.synthetic.attributes import PhotoAttributes, sample_attributes
+from flashface_jax.data.synthetic.attributes import (
+    Framing,
+    PhotoAttributes,
+    sample_attributes,
+)
 from flashface_jax.data.synthetic.captions import caption
 from flashface_jax.data.synthetic.drawing import Pixels
 from flashface_jax.data.synthetic.identity import Identity, sample_identity
@@ -43,14 +47,15 @@ def _check_index(name: str, index: int, count: int) -> None:
 class SyntheticWorld:
     """A set of identities, each with a set of photos.
 
-    Identity `i` and photo `(i, j)` depend on the seed alone, so a world can be made larger, or
-    drawn at another size, without changing what it already held.
+    Identity `i` depends on the seed alone, and so does photo `(i, j)` but for the framing: a world
+    can be made larger, or drawn at another size, without changing what it already held.
 
     Attributes:
         seed: >= 0.
         num_identities: >= 1.
         photos_per_identity: >= 1.
         image_size: side of the images in pixels, 64 to 768.
+        framing: how the photos are taken, from close by for instance.
 
     Raises:
         ValueError: one of them is outside its range.
@@ -60,6 +65,7 @@ class SyntheticWorld:
     num_identities: int
     photos_per_identity: int
     image_size: int
+    framing: Framing = field(default_factory=Framing)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -91,7 +97,7 @@ class SyntheticWorld:
         """
         _check_index("identity", i, self.num_identities)
         _check_index("photo", j, self.photos_per_identity)
-        return sample_attributes(self.seed, i, j)
+        return sample_attributes(self.seed, i, j, self.framing)
 
     def photo(self, i: int, j: int) -> Photo:
         """Draws photo `j` of person `i`.
