@@ -12,6 +12,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
@@ -50,7 +51,7 @@ def get_config() -> ConfigDict:
                 vocabulary=1024, length=40, channels=64, num_heads=4, layers=2, embedding=64
             ),
             image_tower=None,
-            schedule=ScheduleConfig(prediction="velocity"),
+            schedule=ScheduleConfig(prediction="sample"),
             image_size=64,
             reference_size=32,
             sampling=SamplingConfig(
@@ -63,7 +64,7 @@ def get_config() -> ConfigDict:
                 negative_suffix="",
             ),
         ),
-        loss_weighting="velocity",
+        loss=LossConfig("velocity", max_snr=24.0),
         optimizer=OptimizerConfig(
             learning_rate=2e-3,
             warmup_steps=100,

@@ -57,14 +57,14 @@ def make_generate(
     ) -> UInt8[Array, "batch H W 3"]:
         autoencoder = system.autoencoder.bind(params["autoencoder"])
         text_tower = system.text_tower.bind(params["text_tower"])
-        batch, sets = request.tokens.shape[0], request.references.shape[0]
+        batch = request.tokens.shape[0]
         negative = text_tower(request.negative_tokens)
         conditioning = Conditioning(
             prompt=text_tower(request.tokens),
             negative=jnp.repeat(negative, batch, axis=0),
             reference_latents=encode_crops(autoencoder, request.references),
             reference_valid=request.reference_valid,
-            reference_context=jnp.repeat(negative, sets, axis=0),
+            reference_context=negative,
             face_mask=request.face_mask,
         )
         height, width = request.face_mask.shape[1:3]

@@ -11,6 +11,7 @@ Dimension names (jaxtyping strings):
     q k         query and key positions of an attention
     heads d     attention heads and channels of a head
     c           channels
+    contexts    text contexts: `batch` (each row its own), or 1 (one shared by all rows)
     words text  tokens of a prompt, width of the text context
     _           a size that a block may change
 
@@ -26,6 +27,6 @@ ReferenceLatent = Float[Array, "sets refs ref_h ref_w c"]
 ReferenceValid = Bool[Array, "sets refs"]
 Mask = Float[Array, "batch h w 1"]
 Tokens = Float[Array, "batch tokens c"]
-TextContext = Float[Array, "batch words text"]
+TextContext = Float[Array, "contexts words text"]
 Timestep = Int[Array, "batch"]
 PixelImage = UInt8[Array, "H W 3"]

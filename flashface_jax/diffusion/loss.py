@@ -38,13 +38,32 @@ class Example:
 Weighting = Literal["noise", "velocity"]
 
 
-def loss_weight(sigma: Float[Array, " batch"], weighting: Weighting) -> Float[Array, " batch"]:
-    """Weight of a sample's error on ε.
+@dataclass(frozen=True)
+class LossConfig:
+    """How much the error counts at each noise level; the default is the paper's plain loss on ε.
 
-    "noise" is 1, the paper's loss. "velocity" is 1/α², the error on α·ε - σ·x_0 (arXiv
-    2202.00512): a short run learns coarse structure, which is decided at high noise, sooner.
+    An error on ε is SNR = α²/σ² times as large as the same error on x_0, squared.
+
+    Attributes:
+        weighting: "noise" is the error on ε. "velocity" is the error on α·ε - σ·x_0 (arXiv
+            2202.00512), which is SNR + 1 times that on x_0: a short run learns coarse structure,
+            which is decided at high noise, sooner.
+        max_snr: counts a larger SNR as this (min-SNR weighting, arXiv 2303.09556); 0 for no limit.
     """
-    return jnp.ones_like(sigma) if weighting == "noise" else 1 / (1 - sigma**2)
+
+    weighting: Weighting = "noise"
+    max_snr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_snr < 0:
+            raise ValueError(f"max_snr is {self.max_snr}; it must be positive, or 0 for no limit.")
+
+
+def loss_weight(sigma: Float[Array, " batch"], config: LossConfig) -> Float[Array, " batch"]:
+    """Weight of a sample's squared error on ε."""
+    snr = (1 - sigma**2) / sigma**2
+    counted = jnp.minimum(snr, config.max_snr) if config.max_snr else snr
+    return (counted + (config.weighting == "velocity")) / snr
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,7 @@ def noise_prediction_loss(
     example: Example,
     levels: Float[Array, " timesteps"],
     prediction: Prediction,
-    weighting: Weighting,
+    config: LossConfig,
     rates: DropRates,
     key: jax.Array,
 ) -> Float[Array, " batch"]:
@@ -105,11 +124,7 @@ def noise_prediction_loss(
     batch = example.target.shape[0]
     timestep = jax.random.randint(time_key, (batch,), 0, len(levels))
     noise = jax.random.normal(noise_key, example.target.shape)
-    features = model.encode_references(
-        example.references,
-        timestep,
-        jnp.broadcast_to(example.empty_context, (batch, *example.empty_context.shape[1:])),
-    )
+    features = model.encode_references(example.references, timestep, example.empty_context)
     x, sigma = add_noise(example.target, noise, levels[timestep]), levels[timestep]
     output = model.denoise(
         x,
@@ -119,4 +134,4 @@ def noise_prediction_loss(
         References(features, example.reference_valid, jnp.ones((batch,))),
     )
     error = jnp.mean((as_noise(output, x, sigma, prediction) - noise) ** 2, axis=(1, 2, 3))
-    return loss_weight(sigma, weighting) * error
+    return loss_weight(sigma, config) * error

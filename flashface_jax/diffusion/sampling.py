@@ -25,8 +25,8 @@ class Conditioning:
         reference_latents: clean latents of the face crops. `sets` is 1 (one person for the
             whole batch) or the batch size.
         reference_valid: which references exist.
-        reference_context: the ReferenceNet's text context of each set; the released sampler
-            gives it the negative prompt's.
+        reference_context: the ReferenceNet's text context, one for all sets or one a set; the
+            released sampler gives it the negative prompt's.
         face_mask: 1 inside the face box of each image; zeros for no constraint.
     """
 
@@ -34,7 +34,7 @@ class Conditioning:
     negative: TextContext
     reference_latents: ReferenceLatent
     reference_valid: ReferenceValid
-    reference_context: Float[Array, "sets words text"]
+    reference_context: Float[Array, "_ words text"]
     face_mask: Mask
 
 

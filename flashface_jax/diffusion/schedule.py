@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Float64, Int32
 from flashface_jax.shapes import Latent
 
 Spacing = Literal["trailing", "linspace", "leading"]
-Prediction = Literal["noise", "velocity"]
+Prediction = Literal["noise", "velocity", "sample"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class ScheduleConfig:
         beta_start: β of the first timestep.
         beta_end: β of the last timestep.
         prediction: what the denoiser's output means: "noise" is ε, as in the released weights;
-            "velocity" is α·ε - σ·x_0 (arXiv 2202.00512), which a small network learns sooner.
-            Loss and guidance are on ε in either case.
+            "velocity" is α·ε - σ·x_0 (arXiv 2202.00512); "sample" is x_0, which a network little
+            wider than its latents learns best, since it need not carry the noise to its output
+            (arXiv 2511.13720). Loss and guidance are on ε in every case.
     """
 
     timesteps: int = 1000
@@ -50,11 +51,16 @@ def add_noise(x0: Latent, noise: Latent, sigma: Float[Array, " batch"]) -> Laten
 def as_noise(
     output: Latent, x: Latent, sigma: Float[Array, " batch"], prediction: Prediction
 ) -> Latent:
-    """Turn the denoiser's output at x into ε: as it is, or α·v + σ·x."""
-    if prediction == "noise":
-        return output
+    """Turn the denoiser's output at x into ε: as it is, α·v + σ·x, or (x - α·x_0) / σ."""
     sigma = sigma[:, None, None, None]
-    return jnp.sqrt(1 - sigma**2) * output + sigma * x
+    alpha = jnp.sqrt(1 - sigma**2)
+    match prediction:
+        case "noise":
+            return output
+        case "velocity":
+            return alpha * output + sigma * x
+        case "sample":
+            return (x - alpha * output) / sigma
 
 
 class SamplingSteps(NamedTuple):

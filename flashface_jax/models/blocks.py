@@ -193,9 +193,16 @@ class Attention(nnx.Module):
         """Merge the heads and project."""
         return self.o(values.reshape(*values.shape[:2], -1))
 
-    def __call__(self, x: Tokens, context: Float[Array, "batch k context"]) -> Tokens:
-        """Attention of x to the context."""
-        return self.output(self.attend(self.query(x), *self.key_value(context)).values)
+    def __call__(self, x: Tokens, context: Float[Array, "contexts k context"]) -> Tokens:
+        """Attention of x to its context; each context is read once for all its rows.
+
+        The batch is `contexts` runs of equal length, one a context: a context a row, one for
+        all rows, or anything between.
+        """
+        query = self.query(x)
+        runs = query.reshape(context.shape[0], -1, *query.shape[2:])
+        values = self.attend(runs, *self.key_value(context)).values
+        return self.output(values.reshape(query.shape))
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:2], self.heads, -1)

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flashface_jax.models.blocks import Compute
+from flashface_jax.models.network import Params, flatten, unflatten
 from flashface_jax.models.unet import References, UNet, UNetConfig
 from flashface_jax.shapes import Latent, Mask, ReferenceLatent, TextContext, Timestep
 
@@ -55,15 +56,15 @@ class FlashFace(nnx.Module):
         self,
         latents: ReferenceLatent,
         timestep: Int[Array, " sets"],
-        context: Float[Array, "sets words text"],
+        context: Float[Array, "contexts words text"],
     ) -> ReferenceFeatures:
         """Run the ReferenceNet on clean face latents.
 
         Args:
             latents: posterior means of the face crops, scaled as latents are.
             timestep: the denoiser's timestep of each set.
-            context: one fixed text context a set: the negative prompt when sampling, the empty
-                prompt in training.
+            context: the fixed text context, one for all sets or one a set: the negative prompt
+                when sampling, the empty prompt in training.
 
         Returns:
             Block name -> (sets, refs, tokens, c), for every transformer block; `denoise` reads
@@ -73,7 +74,7 @@ class FlashFace(nnx.Module):
         features = self.reference_net.features(
             latents.reshape(sets * refs, *latents.shape[2:]),
             jnp.repeat(timestep, refs),
-            jnp.repeat(context, refs, axis=0),
+            context,
         )
         return {
             name: feature.reshape(sets, refs, *feature.shape[1:])
@@ -99,3 +100,22 @@ class FlashFace(nnx.Module):
         """
         x = jnp.concatenate([latents, face_mask.astype(latents.dtype)], axis=-1)
         return self.denoiser(x, timestep, context, references).astype(jnp.float32)
+
+
+def begin_as_copies(params: Params) -> Params:
+    """Fresh parameters as the paper starts them: every second network is a copy of a first.
+
+    The ReferenceNet starts as the denoiser, so that the features of the two can be compared from
+    the first step, and each reference attention as its block's self-attention (paper, §3).
+    """
+    named = flatten(params)
+
+    def start(name: str, drawn: Array) -> Array:
+        source = name.replace("/reference_attention/", "/self_attention/")
+        source = source.replace("reference_net/", "denoiser/", 1)
+        # The ReferenceNet's input has no mask channels, which come last.
+        return jnp.copy(
+            named[source][..., : drawn.shape[-2], :] if drawn.ndim == 4 else named[source]
+        )
+
+    return unflatten({name: start(name, drawn) for name, drawn in named.items()}, params)

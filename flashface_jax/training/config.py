@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import dacite
 
-from flashface_jax.diffusion.loss import DropRates, Weighting
+from flashface_jax.data.synthetic import Framing, SyntheticWorld
+from flashface_jax.diffusion.loss import DropRates, LossConfig
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 
@@ -21,6 +22,7 @@ class WorldConfig:
         held_out: identities kept for samples and evaluation.
         photos_per_identity: photos drawn of each.
         image_size: side of the drawn photos in pixels, 64 or more.
+        framing: how the photos are taken.
         vocabulary: most entries of the tokenizer that is trained on the captions.
     """
 
@@ -29,7 +31,26 @@ class WorldConfig:
     held_out: int = 64
     photos_per_identity: int = 12
     image_size: int = 64
+    framing: Framing = field(default_factory=Framing)
     vocabulary: int = 1024
+
+    def draw(self) -> SyntheticWorld:
+        """The world that this describes; the first `identities` people are for training."""
+        return SyntheticWorld(
+            self.seed,
+            self.identities + self.held_out,
+            self.photos_per_identity,
+            self.image_size,
+            self.framing,
+        )
+
+    @property
+    def splits(self) -> dict[str, range]:
+        """Identities of each split, by its name."""
+        return {
+            "train": range(self.identities),
+            "held_out": range(self.identities, self.identities + self.held_out),
+        }
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,7 @@ class TrainConfig:
             where there is no pretrained one.
         compute_dtype: dtype of matmuls and activations; parameters are float32.
         max_references: most references of a sample.
-        loss_weighting: weight of the error on ε over noise levels; the paper's is "noise".
+        loss: how much the error counts at each noise level.
         drop: how often each condition is left out.
         optimizer: Adam and its options.
         world: the data.
@@ -63,7 +84,7 @@ class TrainConfig:
     trainable: tuple[str, ...] = ("flashface",)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     max_references: int = 4
-    loss_weighting: Weighting = "noise"
+    loss: LossConfig = field(default_factory=LossConfig)
     drop: DropRates = field(default_factory=DropRates)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     world: WorldConfig = field(default_factory=WorldConfig)

@@ -8,6 +8,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Int
 
+from flashface_jax.models.flashface import begin_as_copies
 from flashface_jax.models.network import Params
 from flashface_jax.system import System
 
@@ -52,6 +53,7 @@ def create_state(
         name: part.init(jax.random.fold_in(init_key, i))
         for i, (name, part) in enumerate(parts.items())
     }
+    drawn["flashface"] = begin_as_copies(drawn["flashface"])
     params = {name: drawn[name] for name in trainable}
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -80,7 +80,7 @@ def make_train_step(
                 example,
                 levels,
                 config.system.schedule.prediction,
-                config.loss_weighting,
+                config.loss,
                 config.drop,
                 loss_key,
             ).mean()

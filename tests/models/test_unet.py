@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from flashface_jax.models.blocks import Compute, conv, sinusoidal_embedding, upsample_nearest
-from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
+from flashface_jax.models.flashface import FlashFace, FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network
 from flashface_jax.models.unet import (
     DownsampleSpec,
@@ -151,6 +151,44 @@ def test_a_shared_set_equals_a_copy_for_each_row():
 
     difference = float(jnp.abs(call(params, x, jnp.zeros(1)) - call(params, x, jnp.zeros(2))).max())
     assert difference <= 2e-5, f"{difference:.1e}"
+
+
+def test_one_text_context_for_all_sets_equals_a_copy_for_each():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+
+    @jax.jit
+    def features(params, x, context):
+        return net.bind(params).encode_references(x["references"], jnp.array([300, 700]), context)
+
+    one = x["context"][:1]
+    shared, copied = features(params, x, one), features(params, x, jnp.repeat(one, 2, axis=0))
+    worst = max(float(jnp.abs(shared[name] - copied[name]).max()) for name in copied)
+    assert worst <= 2e-5, f"{worst:.1e}"
+    own = features(params, x, x["context"])
+    change = float(jnp.abs(own["middle/0"] - copied["middle/0"])[1].max())
+    assert change > 1e-2, f"another context changed the second set by only {change:.1e}"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_fresh_pair_begins_as_copies(tied):
+    net = build(tie_reference_middle=tied)
+    drawn = net.init(jax.random.key(0))
+    begun = begin_as_copies(drawn)
+    before, after = flatten(drawn), flatten(begun)
+    assert {n: v.shape for n, v in after.items()} == {n: v.shape for n, v in before.items()}
+    seconds = {n for n in after if "/reference_attention/" in n or n.startswith("reference_net/")}
+    assert seconds
+    for name, value in after.items():
+        source = name.replace("reference_attention", "self_attention")
+        source = source.replace("reference_net/", "denoiser/")
+        assert (name in seconds) == (source != name)
+        expected = before[source]
+        if name == "reference_net/encoder/0/kernel":
+            expected = expected[:, :, :4]
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    # A train step donates its state: no array may stand for two parameters.
+    assert len({v.unsafe_buffer_pointer() for v in after.values()}) == len(after)
 
 
 def test_rows_do_not_mix():

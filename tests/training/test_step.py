@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashface_jax.diffusion.loss import DropRates, Example, drop_conditions, loss_weight
+from flashface_jax.diffusion.loss import (
+    DropRates,
+    Example,
+    LossConfig,
+    drop_conditions,
+    loss_weight,
+)
 from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
 from flashface_jax.system import build_system
@@ -113,25 +119,38 @@ def test_frozen_parts_stay_out_of_the_optimizer():
     assert len(moments) == 2 * len(jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "sample"])
 def test_a_perfect_network_has_no_loss(prediction):
     key = jax.random.key(0)
     x0, noise = (jax.random.normal(k, (3, 4, 4, 2)) for k in jax.random.split(key))
     sigma = jnp.array([0.03, 0.7, 0.997])
     alpha = jnp.sqrt(1 - sigma**2)[:, None, None, None]
     velocity = alpha * noise - sigma[:, None, None, None] * x0
-    output = noise if prediction == "noise" else velocity
+    output = {"noise": noise, "velocity": velocity, "sample": x0}[prediction]
     x = add_noise(x0, noise, sigma)
     difference = float(jnp.abs(as_noise(output, x, sigma, prediction) - noise).max())
-    assert difference <= 1e-6, f"{difference:.1e}"
+    # From x_0 the rounding of x is divided by σ.
+    bound = 1e-5 if prediction == "sample" else 1e-6
+    assert difference <= bound, f"{difference:.1e}"
 
 
 def test_velocity_weighting_is_the_error_on_velocity():
     sigma = jnp.array([0.1, 0.9])
     noise_error = 0.3 * jnp.sqrt(1 - sigma**2)  # what an error of 0.3 on the velocity makes of ε
-    weighted = loss_weight(sigma, "velocity") * noise_error**2
+    weighted = loss_weight(sigma, LossConfig("velocity")) * noise_error**2
     np.testing.assert_allclose(weighted, 0.09, rtol=1e-6)
-    np.testing.assert_array_equal(loss_weight(sigma, "noise"), 1)
+    np.testing.assert_array_equal(loss_weight(sigma, LossConfig()), 1)
+
+
+def test_a_limited_snr_limits_the_weight_of_the_error_on_the_sample():
+    sigma = jnp.array([0.1, 0.5, 0.9])
+    snr = (1 - sigma**2) / sigma**2
+    sample_error = 0.3
+    noise_error = sample_error * jnp.sqrt(snr)
+    for weighting, more in (("noise", 0), ("velocity", 1)):
+        weighted = loss_weight(sigma, LossConfig(weighting, max_snr=5.0)) * noise_error**2
+        expected = (np.minimum(snr, 5) + more) * sample_error**2
+        np.testing.assert_allclose(weighted, expected, rtol=1e-6)
 
 
 def example(rows):
