@@ -12,6 +12,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from flashface_jax.data.synthetic import Framing
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.clip import TextTowerConfig
@@ -32,16 +33,16 @@ def get_config() -> ConfigDict:
     denoiser = UNetConfig(
         in_channels=autoencoder.latent_channels + 1,
         out_channels=autoencoder.latent_channels,
-        base_channels=32,
-        channel_multipliers=(1, 2),
-        residual_blocks=(1, 1),
-        transformer_depth=(1, 1),
+        base_channels=64,
+        channel_multipliers=(1,),
+        residual_blocks=(0,),
+        transformer_depth=(1,),
         context_channels=64,
-        num_heads=4,
+        num_heads=2,
         norm_groups=4,
     )
     config = TrainConfig(
-        steps=1500,
+        steps=2800,
         batch_size=32,
         trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
         system=SystemConfig(
@@ -64,16 +65,23 @@ def get_config() -> ConfigDict:
                 negative_suffix="",
             ),
         ),
-        loss=LossConfig("velocity", max_snr=24.0),
+        loss=LossConfig("velocity", max_snr=3.0),
         optimizer=OptimizerConfig(
+            method="muon",
             learning_rate=2e-3,
-            warmup_steps=100,
+            second_moment_decay=0.99,
+            warmup_steps=60,
             cosine_decay=True,
             max_gradient_norm=1.0,
             ema_decay=0.99,
         ),
-        world=WorldConfig(identities=768, held_out=64, photos_per_identity=8),
-        checkpoint_every=500,
-        grid_every=500,
+        world=WorldConfig(
+            identities=1200,
+            held_out=64,
+            photos_per_identity=6,
+            framing=Framing(face_sizes=(0.56, 0.72), turn=0.35),
+        ),
+        checkpoint_every=1000,
+        grid_every=1000,
     )
     return ConfigDict(dataclasses.asdict(config))

@@ -53,7 +53,11 @@ def reference_crop(photos: IdentityPhotos, photo: int, shape: SampleShape) -> np
 
 
 class DrawSample(grain.transforms.RandomMap):
-    """Identity index -> a target and references, all different photos of that person."""
+    """Identity index -> a target and references, all different photos of that person.
+
+    Every photo is cropped once, both ways: the photos are in memory, and a run shows each of them
+    a hundred times.
+    """
 
     def __init__(self, photos: IdentityPhotos, tokenizer: Tokenizer, shape: SampleShape):
         few = [i for i in range(photos.num_identities) if len(photos.photos_of(i)) < 2]
@@ -63,26 +67,27 @@ class DrawSample(grain.transforms.RandomMap):
                 "reference: remove it from the data."
             )
         self._photos = photos
-        self._shape = shape
+        self._max_references = shape.max_references
         self._tokens = tokenizer(photos.captions)
+        every = range(len(photos.captions))
+        targets, masks = zip(*(target_and_mask(photos, i, shape) for i in every), strict=True)
+        self._targets, self._masks = np.stack(targets), np.stack(masks)
+        self._references = np.stack([reference_crop(photos, i, shape) for i in every])
 
     def random_map(self, element: int, rng: np.random.Generator) -> Sample:
         """Draw one sample."""
-        shape, candidates = self._shape, self._photos.photos_of(element)
-        wanted = int(rng.integers(1, shape.max_references + 1))
+        candidates = self._photos.photos_of(element)
+        wanted = int(rng.integers(1, self._max_references + 1))
         count = min(wanted, len(candidates) - 1)
         target, *chosen = rng.choice(candidates, size=1 + count, replace=False).tolist()
-        size = shape.reference_size
-        references = np.zeros((shape.max_references, size, size, 3), np.uint8)
-        for i, photo in enumerate(chosen):
-            references[i] = reference_crop(self._photos, photo, shape)
-        image, mask = target_and_mask(self._photos, target, shape)
+        references = np.zeros((self._max_references, *self._references.shape[1:]), np.uint8)
+        references[:count] = self._references[chosen]
         return {
-            "target": image,
-            "face_mask": mask,
+            "target": self._targets[target],
+            "face_mask": self._masks[target],
             "tokens": self._tokens[target],
             "references": references,
-            "reference_valid": np.arange(shape.max_references) < count,
+            "reference_valid": np.arange(self._max_references) < count,
         }
 
 

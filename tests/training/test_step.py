@@ -11,6 +11,7 @@ from flashface_jax.diffusion.loss import (
     LossConfig,
     drop_conditions,
     loss_weight,
+    stratified_timesteps,
 )
 from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
@@ -134,6 +135,14 @@ def test_a_perfect_network_has_no_loss(prediction):
     assert difference <= bound, f"{difference:.1e}"
 
 
+def test_timesteps_are_uniform_and_spread_over_the_batch():
+    draws = np.stack([stratified_timesteps(jax.random.key(i), 10, 1000) for i in range(400)])
+    np.testing.assert_array_equal(np.sort(draws // 100, axis=1), np.tile(np.arange(10), (400, 1)))
+    # Every row of the batch sees every level: 400 uniform draws have this mean within 4 errors.
+    deviation = np.abs(draws.mean(axis=0) - 499.5).max()
+    assert deviation < 4 * 289 / np.sqrt(400), deviation
+
+
 def test_velocity_weighting_is_the_error_on_velocity():
     sigma = jnp.array([0.1, 0.9])
     noise_error = 0.3 * jnp.sqrt(1 - sigma**2)  # what an error of 0.3 on the velocity makes of ε
@@ -184,9 +193,9 @@ def test_no_drops_change_nothing():
 
 def test_learning_rate_warms_up_and_decays():
     config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, cosine_decay=True)
-    rate = learning_rate_schedule(config, 110)
+    rate = learning_rate_schedule(config, 110, config.learning_rate)
     assert [float(rate(i)) for i in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, 0.5, 0])
-    assert float(learning_rate_schedule(OptimizerConfig(), 10)(0)) == pytest.approx(2e-5)
+    assert float(learning_rate_schedule(OptimizerConfig(), 10, 2e-5)(0)) == pytest.approx(2e-5)
 
 
 def test_schedule_levels_reach_the_loss():
