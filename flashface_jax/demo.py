@@ -39,12 +39,12 @@ CONFIG = Path("configs/synthetic.py")
 RECOGNITION_WORLD = SyntheticWorld(
     seed=1000, num_identities=2400, photos_per_identity=3, image_size=64
 )
-PROMPTS = (
-    "a photo of a young person, smiling, on a beach",
-    "a photo of an old person, in a forest",
-    "a photo of a young person with dyed blue hair, in a city",
-    "a photo of a young person wearing sunglasses and a red t-shirt, on a plain background",
-)
+PROMPTS = {
+    "smiling on a beach": "a photo of a young person, smiling, on a beach",
+    "old, in a forest": "a photo of an old person, in a forest",
+    "dyed blue hair": "a photo of a young person with dyed blue hair, in a city",
+    "sunglasses, at night": "a photo of a young person wearing sunglasses, at night",
+}
 FACE_BOX = (0.27, 0.17, 0.73, 0.79)
 
 
@@ -134,12 +134,10 @@ def draw_prompts(pipeline: Pipeline, asked: HeldOut, people: int) -> Image.Image
     rows, titles = [], []
     for person in range(people):
         crops = np.asarray(asked.request.references[person])
-        images = pipeline(PROMPTS, crops, seeds=[7] * len(PROMPTS), face_box=FACE_BOX)
+        images = pipeline([*PROMPTS.values()], crops, seeds=[7] * len(PROMPTS), face_box=FACE_BOX)
         rows.append([*crops, *images])
         titles.append(f"person {person}")
-    columns = ["reference"] * len(rows[0][: -len(PROMPTS)]) + [
-        prompt.removeprefix("a photo of ")[:22] for prompt in PROMPTS
-    ]
+    columns = ["reference"] * asked.request.references.shape[1] + [*PROMPTS]
     return contact_sheet(rows, cell=128, column_titles=columns, row_titles=titles)
 
 
