@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from flashface_jax.weights import write_config
 
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {
+    "system.sampling",
     "steps",
     "log_every",
     "checkpoint_every",
@@ -160,19 +162,30 @@ def _claim(workdir: Path, config: TrainConfig) -> None:
     path = workdir / "train.json"
     described = json.loads(json.dumps(dataclasses.asdict(config)))
     if path.exists():
-        began = json.loads(path.read_text())
+        began, now = _by_path(json.loads(path.read_text())), _by_path(described)
         changed = [
-            f"{name}: {began.get(name)} -> {value}"
-            for name, value in described.items()
-            if name not in RESUMABLE_CHANGES and began.get(name) != value
+            f"{name}: {began.get(name)} -> {now.get(name)}"
+            for name in sorted(began.keys() | now.keys())
+            if began.get(name) != now.get(name)
         ]
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another configuration ({'; '.join(changed)}): choose "
-                "another workdir, or the configuration that it began with."
+                "another workdir, remove this one, or take the configuration that it began with."
             )
     path.write_text(json.dumps(described, indent=2) + "\n")
     write_config(workdir, config.system)
+
+
+def _by_path(values: dict[str, Any], parent: str = "") -> dict[str, Any]:
+    """Values of a nested configuration by dotted path, but for those that may change."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{parent}{key}"
+        if path in RESUMABLE_CHANGES:
+            continue
+        found.update(_by_path(value, f"{path}.") if isinstance(value, dict) else {path: value})
+    return found
 
 
 def _photos(workdir: Path, config: TrainConfig, split: str) -> IdentityPhotos:

@@ -15,7 +15,8 @@ class OptimizerConfig:
 
     Attributes:
         method: "adam", or "muon" (Jordan et al., 2024), which orthogonalises the updates of
-            matrices and leaves everything else to Adam: a short run from nothing learns sooner.
+            matrices and leaves the rest to Adam with Nesterov momentum: a short run from nothing
+            learns sooner.
         learning_rate: peak learning rate of Adam.
         matrix_learning_rate: peak learning rate of matrices under "muon".
         second_moment_decay: Adam's β₂; a short run wants less than the usual.

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashface_jax.system import build_system
+from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import from_mapping
 from flashface_jax.training.loop import train
+from flashface_jax.training.optimizer import OptimizerConfig, build_optimizer
+from flashface_jax.training.state import create_state
 from tests.small import CONFIG, with_changes
 
 
@@ -72,6 +76,45 @@ def test_another_configuration_is_refused(whole_run):
     workdir, _ = whole_run
     with pytest.raises(ValueError, match=r"another configuration \(batch_size: 4 -> 2\)"):
         train(with_changes(batch_size=2), workdir)
+
+
+def test_only_what_changed_is_named_however_deep(whole_run):
+    workdir, _ = whole_run
+    deep = dataclasses.replace(CONFIG.optimizer, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"\(optimizer.learning_rate: 0.001 -> 0.5\): choose"):
+        train(with_changes(optimizer=deep), workdir)
+
+
+def test_how_samples_are_drawn_may_change_between_stop_and_resumption(resumed_run, whole_run):
+    sampling = dataclasses.replace(CONFIG.system.sampling, steps=2)
+    system = dataclasses.replace(CONFIG.system, sampling=sampling)
+    workdir, state = resumed_run
+    again = train(with_changes(system=system, grid_people=0), workdir)
+    assert int(again.step) == int(state.step)
+    assert json.loads((workdir / "config.json").read_text())["sampling"]["steps"] == 2
+
+
+def test_a_checkpoint_holds_the_state_of_muon(tmp_path):
+    optimizer = build_optimizer(OptimizerConfig(method="muon", ema_decay=0.9), total_steps=10)
+    system = build_system(CONFIG.system)
+    saved, other = (
+        create_state(system, CONFIG.trainable, optimizer, True, seed) for seed in (0, 1)
+    )
+    # Fresh moments are zero, which a restoration that reads nothing would have too.
+    noise = jax.tree.map(lambda leaf: leaf + 1, saved.optimizer)
+    saved = dataclasses.replace(saved, optimizer=noise)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(saved, {"next": 3})
+    restored, data = checkpoints.restore(other)
+    checkpoints.close()
+    assert data == {"next": 3}
+    for name in ("params", "average", "optimizer"):
+        pairs = zip(
+            jax.tree.leaves(getattr(saved, name)),
+            jax.tree.leaves(getattr(restored, name)),
+            strict=True,
+        )
+        assert all(np.array_equal(a, b) for a, b in pairs), f"{name} differs"
 
 
 def test_configuration_survives_the_trip_through_dicts():

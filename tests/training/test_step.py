@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flashface_jax.diffusion.loss import (
@@ -189,6 +190,24 @@ def test_no_drops_change_nothing():
     kept = drop_conditions(example(8), DropRates(0.0, 0.0, 0.0), jax.random.key(0))
     for name, value in vars(example(8)).items():
         np.testing.assert_array_equal(getattr(kept, name), value, err_msg=name)
+
+
+def test_muon_moves_matrices_all_ways_alike_and_the_rest_as_adam_with_nesterov_does():
+    params = {"matrix": jnp.zeros((6, 3)), "bias": jnp.zeros(5)}
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    moves = {}
+    for method in ("adam", "muon"):
+        config = OptimizerConfig(method=method, learning_rate=0.1, matrix_learning_rate=0.1)
+        optimizer = build_optimizer(config, total_steps=10)
+        moves[method], _ = optimizer.update(gradients, optimizer.init(params), params)
+    nesterov = optax.nadam(0.1)
+    expected, _ = nesterov.update(gradients, nesterov.init(params), params)
+    np.testing.assert_allclose(moves["muon"]["bias"], expected["bias"], rtol=1e-6)
+    sizes = {name: np.linalg.svd(move["matrix"])[1] for name, move in moves.items()}
+    # Newton-Schulz stops at singular values between about 0.7 and 1.2.
+    assert sizes["muon"].max() / sizes["muon"].min() < 1.8, sizes
+    assert sizes["adam"].max() / sizes["adam"].min() > 1.8, sizes
 
 
 def test_learning_rate_warms_up_and_decays():
