@@ -2,7 +2,7 @@
 
     python train.py --config configs/synthetic.py --workdir runs/synthetic
 
-Expected: a loss of about 0.23 after 2,600 steps (6 to 9 minutes on 2 CPU cores): people are soft,
+Expected: a loss of about 0.23 after 2,300 steps (5 to 8 minutes on 2 CPU cores): people are soft,
 but their skin, hair, clothes and surroundings are what references and prompt say. Far from done:
 the loss still falls, so `--config.steps=20000` gives sharper faces. docs/performance.md says why
 the network is this small and the loss weighted as it is.
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
         norm_groups=4,
     )
     config = TrainConfig(
-        steps=2600,
+        steps=2300,
         batch_size=32,
         trainable=("flashface", "text_tower"),  # no pretrained text tower is assumed
         system=SystemConfig(

@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="directory to write")
     parser.add_argument("--steps", type=int, help="training steps (default: the configuration's)")
-    parser.add_argument("--people", type=int, default=48, help="held-out people to judge")
+    parser.add_argument("--people", type=int, default=64, help="held-out people to judge")
     options = parser.parse_args(arguments)
     logging.set_verbosity(logging.WARNING)
     began = time.perf_counter()
