@@ -14,6 +14,7 @@ from flashface_jax.training.config import from_mapping
 from flashface_jax.training.loop import train
 from flashface_jax.training.optimizer import OptimizerConfig, build_optimizer
 from flashface_jax.training.state import create_state
+from flashface_jax.weights import read_config
 from tests.small import CONFIG, with_changes
 
 
@@ -91,7 +92,7 @@ def test_how_samples_are_drawn_may_change_between_stop_and_resumption(resumed_ru
     workdir, state = resumed_run
     again = train(with_changes(system=system, grid_people=0), workdir)
     assert int(again.step) == int(state.step)
-    assert json.loads((workdir / "config.json").read_text())["sampling"]["steps"] == 2
+    assert read_config(workdir).sampling.steps == 2
 
 
 def test_a_checkpoint_holds_the_state_of_muon(tmp_path):
