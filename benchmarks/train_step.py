@@ -27,6 +27,7 @@ from flashface_jax.training.optimizer import build_optimizer
 from flashface_jax.training.state import create_state
 from flashface_jax.training.step import Batch, make_train_step
 
+# As in the Makefile.
 KEEP_MEMORY = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:"
     "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"

@@ -3,9 +3,9 @@
     python train.py --config configs/synthetic.py --workdir runs/synthetic
 
 Expected: a loss of about 0.23 after 2,300 steps (5 to 8 minutes on 2 CPU cores): people are soft,
-but their skin, hair, clothes and surroundings are what references and prompt say. Far from done:
-the loss still falls, so `--config.steps=20000` gives sharper faces. docs/performance.md says why
-the network is this small and the loss weighted as it is.
+but their skin, hair, clothes and surroundings are what references and prompt say. The loss is
+still falling then; a longer run, such as `--config.steps=20000`, was not tried. Unlike the paper's,
+the loss is weighted and the network predicts x_0; docs/performance.md says why.
 """
 
 import dataclasses
@@ -26,10 +26,7 @@ from flashface_jax.training.optimizer import OptimizerConfig
 
 def get_config() -> ConfigDict:
     """Return the experiment; every field can be overridden, e.g. --config.batch_size=8."""
-    autoencoder = PatchCosinesConfig(
-        patch=8,
-        deviations=((2.0,) * 4, (2.0,) * 2, (2.0,) * 2),
-    )
+    autoencoder = PatchCosinesConfig(patch=8, deviations=((2.0,) * 4, (2.0,) * 2, (2.0,) * 2))
     denoiser = UNetConfig(
         in_channels=autoencoder.latent_channels + 1,
         out_channels=autoencoder.latent_channels,

@@ -25,8 +25,8 @@ class ScheduleConfig:
         beta_start: β of the first timestep.
         beta_end: β of the last timestep.
         prediction: what the denoiser's output means: "noise" is ε, as in the released weights;
-            "velocity" is α·ε - σ·x_0 (arXiv 2202.00512); "sample" is x_0, which a network little
-            wider than its latents learns best, since it need not carry the noise to its output
+            "velocity" is α·ε - σ·x_0 (arXiv 2202.00512); "sample" is x_0, which suits a network
+            little wider than its latents, since it need not carry the noise to its output
             (arXiv 2511.13720). Loss and guidance are on ε in every case.
     """
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flashface_jax.data.synthetic import (
     VOCABULARY,
+    Framing,
     PhotoAttributes,
     SyntheticWorld,
     caption,
@@ -279,6 +280,9 @@ def test_an_index_outside_the_world_is_refused(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: Framing((0.5, 0.9)), "face_sizes is (0.5, 0.9) but must rise, between 0.3 and"),
+        (lambda: Framing((0.6, 0.5)), "face_sizes is (0.6, 0.5) but must rise"),
+        (lambda: Framing(turn=1.5), "turn is 1.5 but must lie between 0 and 1"),
         (lambda: SyntheticWorld(0, 1, 1, 63), "image_size is 63 but must lie between 64 and 768"),
         (lambda: SyntheticWorld(0, 0, 1, 64), "num_identities is 0 but must be 1 or more."),
         (lambda: SyntheticWorld(0, 1, 0, 64), "photos_per_identity is 0 but must be 1 or more."),
@@ -299,3 +303,18 @@ def test_the_command_writes_a_picture_and_prints_its_path(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
     with Image.open(out) as picture:
         assert picture.size == (3 * 64 + 2 * 2, 2 * 64 + 2)
+
+
+def test_framing_bounds_size_and_turn_and_changes_nothing_else():
+    framing = Framing(face_sizes=(0.6, 0.7), turn=0.25)
+    framed = SyntheticWorld(11, 12, 12, 64, framing)
+    pairs = [
+        (framed.attributes(i, j), WORLD.attributes(i, j)) for i in range(12) for j in range(12)
+    ]
+    for close, usual in pairs:
+        assert 0.6 <= close.face_size <= 0.7
+        assert close.yaw == pytest.approx(0.25 * usual.yaw)
+        placed = {"face_size", "yaw", "pitch", "roll", "center_x", "center_y"}
+        for name in vars(usual).keys() - placed:
+            assert getattr(close, name) == getattr(usual, name), name
+    assert max(abs(usual.yaw) for _, usual in pairs) > 25
