@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# XLA on a CPU asks for its scratch memory anew at every step. glibc gives such blocks back to the
-# system each time, and the page faults of getting them again take a third of the step: keep them.
-KEEP_MEMORY := GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1
+# XLA on a CPU asks for its scratch memory anew at every step, and the page faults of getting it take
+# a sixth of a small network's step: huge pages make them few.
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: demo test lint clean
 
@@ -23,7 +23,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 demo: $(VENV)/installed  ## train a small FlashFace on drawn people, then draw held-out ones
-	@$(KEEP_MEMORY) $(VENV)/bin/python -m flashface_jax.demo --out demo
+	@$(HUGE_PAGES) $(VENV)/bin/python -m flashface_jax.demo --out demo
 
 test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@echo "Running the tests ..."

@@ -1,4 +1,4 @@
-"""Time of a train step on a CPU, with and without keeping XLA's scratch memory between steps.
+"""Time of a train step on a CPU, with and without huge pages for XLA's scratch memory.
 
     python benchmarks/train_step.py [--config configs/synthetic.py] [--steps 30]
 
@@ -28,10 +28,7 @@ from flashface_jax.training.state import create_state
 from flashface_jax.training.step import Batch, make_train_step
 
 # As in the Makefile.
-KEEP_MEMORY = (
-    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:"
-    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
-)
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def measure(config_path: Path, steps: int) -> dict[str, float]:
@@ -79,7 +76,7 @@ def main() -> None:
         print(json.dumps(measure(options.config, options.steps)))
         return
     command = [sys.executable, *sys.argv, "--only"]
-    cases = {"as glibc comes": "", "memory kept": KEEP_MEMORY}
+    cases = {"as glibc comes": "", "huge pages": HUGE_PAGES}
     best: dict[str, dict[str, float]] = {}
     for _ in range(2):
         for name, tunables in cases.items():
