@@ -21,7 +21,6 @@ from PIL import Image
 
 from flashface_jax.data.photos import IdentityPhotos
 from flashface_jax.data.synthetic import SyntheticWorld
-from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
     mean_and_standard_error,
@@ -29,8 +28,9 @@ from flashface_jax.evaluation.identity import (
     train_identity_encoder,
     verification_auc,
 )
+from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
-from flashface_jax.pipeline import Pipeline, Request
+from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.training.config import TrainConfig, from_mapping
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.loop import sample_shape, train
@@ -76,7 +76,7 @@ def recognition(
     return encoder, {"auc": found.auc, "same": found.same[0], "different": found.different[0]}
 
 
-def draw_conditions(pipeline: Pipeline, asked: HeldOut) -> dict[str, np.ndarray]:
+def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOut) -> dict[str, np.ndarray]:
     """Draw every person with their references, with another person's, and without any.
 
     Prompts, face positions and seeds are the same in all three.
@@ -85,14 +85,14 @@ def draw_conditions(pipeline: Pipeline, asked: HeldOut) -> dict[str, np.ndarray]
     conditions = {
         "own references": request,
         "another's": replace(request, references=jnp.roll(request.references, 1, axis=0)),
-        "no references": replace(request, reference_valid=jnp.zeros_like(request.reference_valid)),
+        "no references": replace(
+            request, reference_weight=jnp.zeros_like(request.reference_weight)
+        ),
     }
-    sampling = pipeline.config.sampling
-    levels = noise_levels(pipeline.config.schedule)
-    steps = sampling_steps(levels, sampling.steps, sampling.spacing)
+    plan = pipeline.config.sampling.plan(pipeline.config.schedule)
 
     def draw(request: Request) -> np.ndarray:
-        return np.asarray(pipeline.generate(pipeline.params, request, sampling.guidance, steps))
+        return np.asarray(pipeline.generate(pipeline.params, request, plan))
 
     return {name: draw(request) for name, request in conditions.items()}
 
@@ -129,7 +129,7 @@ def report(scores: dict[str, np.ndarray], trust: dict[str, float]) -> tuple[str,
     return "\n".join(lines), carried
 
 
-def draw_prompts(pipeline: Pipeline, asked: HeldOut, people: int) -> Image.Image:
+def draw_prompts(pipeline: FlashFacePipeline, asked: HeldOut, people: int) -> Image.Image:
     """A few held-out people under several prompts, some of which contradict the references."""
     rows, titles = [], []
     for person in range(people):
@@ -167,7 +167,7 @@ def demonstrate(
     print("2/4 training a recognition network on other people", flush=True)
     encoder, trust = recognition(out, config, recognition_world)
     print("3/4 drawing held-out people", flush=True)
-    pipeline = Pipeline.from_directory(out / "run")
+    pipeline = FlashFacePipeline.from_directory(out / "run")
     photos = IdentityPhotos.load(out / "run" / "photos" / "held_out.npz")
     people = range(min(most_people, photos.num_identities))
     asked = held_out_requests(photos, people, pipeline.tokenizer, sample_shape(config), seed=1)

@@ -1,105 +1,181 @@
-"""From tokens and face crops to images: encode, sample and decode as one compiled program."""
+"""FlashFacePipeline: people and prompts to images, from any weights directory."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, UInt8
 
-from flashface_jax.diffusion.guidance import Guidance
-from flashface_jax.diffusion.sampling import Conditioning, sample
-from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, noise_levels, sampling_steps
+from flashface_jax.diffusion.sampling import Plan, ReferenceTrack
 from flashface_jax.faces.position import position_mask
+from flashface_jax.generation import (
+    Generate,
+    Inpainting,
+    Request,
+    images_mesh,
+    make_generate,
+    make_track,
+    request_specs,
+)
 from flashface_jax.models.blocks import Compute
-from flashface_jax.models.network import Params
-from flashface_jax.models.vae import encode_crops, to_pixels
-from flashface_jax.system import SamplingConfig, System, SystemConfig, build_system
+from flashface_jax.models.network import Params, flatten
+from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.system import SamplingConfig, SystemConfig, build_system
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.weights import open_weights
 
+Precision = Literal["auto", "float32", "bfloat16"]
 
-@struct.dataclass
-class Request:
-    """A batch of images to make.
+PARTS = ("flashface", "autoencoder", "text_tower")
+
+PLACES = 4
+"""References are padded with masked places to a multiple of this, so that a person with three
+photos after one with four compiles nothing."""
+
+ANYWHERE = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """Reference faces of one person.
 
     Attributes:
-        tokens: prompt of each image.
-        negative_tokens: the negative prompt, shared.
-        references: upright face crops of one set for the whole batch, or of one set an image.
-        reference_valid: which references exist.
-        face_mask: where each image's face goes; zeros for anywhere.
-        seeds: seed of each image; an image depends on no other's.
+        faces: upright face crops at the model's reference size.
+        weights: how often each counts: 1 once, 2 as two copies of it would; ones if None.
+        share: how much this person counts among those of an image, relative to the others.
     """
 
-    tokens: Int[Array, "batch words"]
-    negative_tokens: Int[Array, "1 words"]
-    references: UInt8[Array, "sets refs R R 3"]
-    reference_valid: Bool[Array, "sets refs"]
-    face_mask: Float[Array, "batch h w 1"]
-    seeds: UInt32[Array, " batch"]
+    faces: UInt8[np.ndarray, "refs R R 3"]
+    weights: tuple[float, ...] | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.faces) == 0:
+            raise ValueError("A person needs at least one reference face.")
+        weights = self.counts
+        if len(weights) != len(self.faces):
+            raise ValueError(
+                f"{len(self.faces)} references have {len(weights)} weights: give one for each."
+            )
+        if not all(0 <= weight < np.inf for weight in weights) or not any(weights):
+            raise ValueError(
+                f"Reference weights {list(weights)} must be 0 or more, and not all of them 0."
+            )
+        if not 0 < self.share < np.inf:
+            raise ValueError(f"A person's share is {self.share}; it must be above 0.")
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """The weights, also where none were given."""
+        return (1.0,) * len(self.faces) if self.weights is None else self.weights
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the faces and their weights."""
+        described = repr((self.faces.shape, tuple(map(float, self.counts)))).encode()
+        return hashlib.sha256(described + self.faces.tobytes()).hexdigest()
 
 
-Generate = Callable[[dict[str, Params], Request, Guidance, SamplingSteps], jax.Array]
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """An image at the size to generate, of which a part is painted anew.
 
+    Attributes:
+        image: its pixels.
+        repaint_pixels: 1 where pixels are painted anew.
+        repaint: the same on the latents' grid.
+    """
 
-def make_generate(
-    system: System, prediction: Prediction, on_step: Callable[[], None] | None = None
-) -> Generate:
-    """Return the jitted program; it recompiles only for other shapes or numbers of steps."""
-
-    @jax.jit
-    def generate(
-        params: dict[str, Params], request: Request, guidance: Guidance, steps: SamplingSteps
-    ) -> UInt8[Array, "batch H W 3"]:
-        autoencoder = system.autoencoder.bind(params["autoencoder"])
-        text_tower = system.text_tower.bind(params["text_tower"])
-        batch = request.tokens.shape[0]
-        negative = text_tower(request.negative_tokens)
-        conditioning = Conditioning(
-            prompt=text_tower(request.tokens),
-            negative=jnp.repeat(negative, batch, axis=0),
-            reference_latents=encode_crops(autoencoder, request.references),
-            reference_valid=request.reference_valid,
-            reference_context=negative,
-            face_mask=request.face_mask,
-        )
-        height, width = request.face_mask.shape[1:3]
-        channels = autoencoder.config.latent_channels
-        noise = jax.vmap(
-            lambda seed: jax.random.normal(jax.random.key(seed), (height, width, channels))
-        )(request.seeds)
-        model = system.flashface.bind(params["flashface"])
-        latents = sample(model, conditioning, guidance, noise, steps, prediction, on_step)
-        return to_pixels(autoencoder.decode(latents))
-
-    return generate
+    image: UInt8[np.ndarray, "H W 3"]
+    repaint_pixels: Float[np.ndarray, "H W 1"]
+    repaint: Float[np.ndarray, "h w 1"]
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class Shot:
+    """One image to make.
+
+    Attributes:
+        prompt: what it shows.
+        people: who is in it: one person, or several whose identities are mixed.
+        seed: of its noise, 0 to 2^32 - 1; an image depends on no other image's seed.
+        negative_prompt: what to avoid.
+        face_box: x1, y1, x2, y2 as fractions of the image; zeros for anywhere.
+        painting: an image to paint into, or None.
+    """
+
+    prompt: str
+    people: tuple[Person, ...]
+    seed: int = 0
+    negative_prompt: str = ""
+    face_box: tuple[float, ...] = ANYWHERE
+    painting: Painting | None = None
+
+    def __post_init__(self) -> None:
+        if not self.people:
+            raise ValueError("An image needs at least one person.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"Seed {self.seed} is out of range: choose one from 0 to 2^32 - 1.")
+
+
+def resolve_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """Choose for "auto": float32 on a CPU, bfloat16 on accelerators."""
+    if precision == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return precision
+
+
+def hold(params: Params, dtype: jnp.dtype) -> Params:
+    """Parameters in a dtype; vectors (biases and norms) stay float32, as they are few."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
+
+
+@dataclass(frozen=True)
+class FlashFacePipeline:
     """Networks, parameters and tokenizer, ready to make images.
 
     Attributes:
-        config: what the networks look like.
+        config: what the networks look like and how they like to be sampled.
         params: parameters of the parts that sampling needs.
         tokenizer: prompt -> tokens.
-        generate: the compiled program.
+        precision: of activations and of the parameters held.
+        mesh: devices that share the images of a batch.
+        generate: the compiled program that makes images.
+        track: the compiled program that computes reference features ahead.
     """
 
     config: SystemConfig
     params: dict[str, Params]
     tokenizer: Tokenizer
-    generate: Generate
+    precision: Literal["float32", "bfloat16"]
+    mesh: Mesh
+    generate: Generate = field(repr=False)
+    track: Callable[..., ReferenceTrack] = field(repr=False)
 
     @classmethod
     def from_directory(
-        cls, path: Path, compute: Compute | None = None, on_step: Callable[[], None] | None = None
-    ) -> "Pipeline":
+        cls,
+        path: Path,
+        *,
+        precision: Precision = "auto",
+        devices: Sequence[jax.Device] | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> "FlashFacePipeline":
         """Open a converted directory or a training run.
+
+        Args:
+            path: the directory.
+            precision: "float32", or "bfloat16" for half the memory and more speed on
+                accelerators, which "auto" takes there.
+            devices: devices that share the images of a batch; all, of all hosts, if None.
+            on_step: called on the host after every step, on every device (for a progress bar).
 
         Raises:
             WeightsError: if the directory is neither, or lacks a part.
@@ -107,21 +183,34 @@ class Pipeline:
         """
         weights = open_weights(path)
         weights.config.check_consistency()
-        system = build_system(weights.config, compute)
-        parts = {name: system.parts()[name] for name in ("flashface", "autoencoder", "text_tower")}
-        params = {name: weights.params(name, part) for name, part in parts.items()}
+        chosen = resolve_precision(precision)
+        dtype = jnp.dtype(chosen)
+        system = build_system(weights.config, Compute(dtype))
         tokenizer = weights.tokenizer()
         if tokenizer.vocab_size > weights.config.text_tower.vocabulary:
             raise ValueError(
                 f"The tokenizer of {path} has {tokenizer.vocab_size} tokens, its text tower only "
                 f"{weights.config.text_tower.vocabulary}."
             )
-        return cls(
-            weights.config,
-            params,
-            tokenizer,
-            make_generate(system, weights.config.schedule.prediction, on_step),
-        )
+        mesh = images_mesh(devices)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        params = {
+            name: jax.device_put(
+                hold(weights.params(name, system.parts()[name]), dtype), everywhere
+            )
+            for name in PARTS
+        }
+        generate = make_generate(system, weights.config.schedule.prediction, mesh, on_step)
+        return cls(weights.config, params, tokenizer, chosen, mesh, generate, make_track(system))
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the parameters as they are held."""
+        digest = hashlib.sha256()
+        for name, leaf in sorted(flatten(self.params).items()):
+            digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
+            digest.update(np.ascontiguousarray(leaf.addressable_data(0)).data.cast("B"))
+        return digest.hexdigest()
 
     def __call__(
         self,
@@ -130,8 +219,10 @@ class Pipeline:
         *,
         seeds: Sequence[int],
         negative_prompt: str = "",
-        face_box: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        face_box: Sequence[float] = ANYWHERE,
         sampling: SamplingConfig | None = None,
+        size: tuple[int, int] | None = None,
+        cache: ReferenceCache | None = None,
     ) -> UInt8[np.ndarray, "batch H W 3"]:
         """Make one image for each prompt and seed, all of the person in `references`.
 
@@ -140,19 +231,181 @@ class Pipeline:
             references: upright face crops at the model's reference size.
             seeds: one for each prompt.
             negative_prompt: what to avoid.
-            face_box: x1, y1, x2, y2 as fractions of the side; zeros for no constraint.
+            face_box: x1, y1, x2, y2 as fractions of the image; zeros for anywhere.
             sampling: steps, strengths and suffixes; what the weights like if None.
+            size: height and width in pixels; what the weights were trained at if None.
+            cache: keeps the person's features for the next call.
+        """
+        people = (Person(references),)
+        shots = [
+            Shot(prompt, people, seed, negative_prompt, tuple(face_box))
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        made = self.make(shots, sampling=sampling, size=size, cache=cache)
+        return np.stack([made[i] for i in range(len(shots))])
+
+    def make(
+        self,
+        shots: Sequence[Shot],
+        *,
+        sampling: SamplingConfig | None = None,
+        size: tuple[int, int] | None = None,
+        cache: ReferenceCache | None = None,
+    ) -> dict[int, UInt8[np.ndarray, "H W 3"]]:
+        """Make a batch of images, spread over the pipeline's devices.
+
+        Args:
+            shots: the images, with the same negative prompt; people may differ from one to the
+                next.
+            sampling: steps, strengths and suffixes; what the weights like if None.
+            size: height and width in pixels, multiples of 8 (the autoencoder's stride); what the
+                weights were trained at if None.
+            cache: where the features of a person that all shots share are kept between calls.
+
+        Returns:
+            Place in `shots` -> image, for the images that this host's devices made: all of them,
+            unless there are several hosts.
         """
         sampling = sampling or self.config.sampling
-        size = (self.config.image_size, self.config.image_size)
-        mask = position_mask(face_box, size, self.config.autoencoder.stride)
-        request = Request(
-            tokens=jnp.asarray(self.tokenizer([sampling.full_prompt(text) for text in prompts])),
-            negative_tokens=jnp.asarray(self.tokenizer([sampling.full_negative(negative_prompt)])),
-            references=jnp.asarray(references)[None],
-            reference_valid=jnp.ones((1, len(references)), bool),
-            face_mask=jnp.tile(jnp.asarray(mask), (len(prompts), 1, 1, 1)),
-            seeds=jnp.asarray(seeds, jnp.uint32),
+        plan = sampling.plan(self.config.schedule)
+        devices = self.mesh.size
+        padded = [*shots, *[shots[-1]] * (-len(shots) % devices)]
+        request = self.request(padded, sampling, size or (self.config.image_size,) * 2)
+        if cache is not None:
+            request = self._with_features(request, shots[0].people, sampling, plan, cache)
+        placed = jax.tree.map(
+            lambda values, spec: _place(values, NamedSharding(self.mesh, spec)),
+            request,
+            request_specs(request),
         )
-        steps = sampling_steps(noise_levels(self.config.schedule), sampling.steps, sampling.spacing)
-        return np.asarray(self.generate(self.params, request, sampling.guidance, steps))
+        images = self.generate(self.params, placed, plan)
+        return {
+            row: image
+            for shard in images.addressable_shards
+            for row, image in enumerate(np.asarray(shard.data), start=shard.index[0].start or 0)
+            if row < len(shots)
+        }
+
+    def request(
+        self, shots: Sequence[Shot], sampling: SamplingConfig, size: tuple[int, int]
+    ) -> Request:
+        """Put shots into arrays, as the compiled program takes them.
+
+        Raises:
+            ValueError: if the size is impossible, negative prompts differ, or faces have another
+                size than the model's.
+        """
+        stride = self.config.autoencoder.stride
+        if min(size) < stride or any(side % stride for side in size):
+            raise ValueError(
+                f"image size {size[0]}x{size[1]} is no multiple of {stride}: choose sides that are."
+            )
+        negatives = {shot.negative_prompt for shot in shots}
+        if len(negatives) > 1:
+            raise ValueError("The images of a batch must have one negative prompt.")
+        shared = all(shot.people == shots[0].people for shot in shots)
+        people = _people_arrays(
+            [shot.people for shot in shots[: 1 if shared else None]], self.config.reference_size
+        )
+        prompts = [sampling.full_prompt(shot.prompt) for shot in shots]
+        return Request(
+            tokens=jnp.asarray(self.tokenizer(prompts)),
+            negative_tokens=jnp.asarray(self.tokenizer([sampling.full_negative(*negatives)])),
+            references=jnp.asarray(people.references),
+            reference_weight=jnp.asarray(people.weight),
+            person_share=jnp.asarray(people.share),
+            face_mask=jnp.asarray(np.stack([self._face_mask(shot, size) for shot in shots])),
+            seeds=jnp.asarray([shot.seed for shot in shots], jnp.uint32),
+            inpainting=_inpainting([shot.painting for shot in shots], size),
+        )
+
+    def _face_mask(self, shot: Shot, size: tuple[int, int]) -> Float[np.ndarray, "h w 1"]:
+        if shot.painting is not None:
+            return shot.painting.repaint
+        return position_mask(shot.face_box, size, self.config.autoencoder.stride)
+
+    def _with_features(
+        self,
+        request: Request,
+        people: tuple[Person, ...],
+        sampling: SamplingConfig,
+        plan: Plan,
+        cache: ReferenceCache,
+    ) -> Request:
+        """Look up, or compute and keep, the features of the people that all images share."""
+        if len(request.person_share) > 1:
+            raise ValueError("Features are kept only where all images are of the same people.")
+        timestep = plan.steps.timestep[: sampling.steps]
+        key = (
+            *(person.sha256 for person in people),
+            np.asarray(request.negative_tokens).tobytes(),
+            np.asarray(timestep).tobytes(),
+        )
+        track = cache.get(
+            key,
+            lambda: self.track(self.params, request.references, request.negative_tokens, timestep),
+        )
+        return replace(request, track=track)
+
+
+@dataclass(frozen=True)
+class _People:
+    """People of one image for all, or of each image, padded to the same number of places."""
+
+    references: UInt8[np.ndarray, "sets refs R R 3"]
+    weight: Float[np.ndarray, "sets refs"]
+    share: Float[np.ndarray, "mixes people"]
+
+
+def _people_arrays(mixes: Sequence[tuple[Person, ...]], size: int) -> _People:
+    """Pad people to the most of any image, and references to a multiple of PLACES."""
+    most_people = max(map(len, mixes))
+    most = max(len(person.faces) for people in mixes for person in people)
+    places = -(-most // PLACES) * PLACES
+    references = np.zeros((len(mixes), most_people, places, size, size, 3), np.uint8)
+    weight = np.zeros((len(mixes), most_people, places), np.float32)
+    share = np.zeros((len(mixes), most_people), np.float32)
+    for i, people in enumerate(mixes):
+        total = sum(person.share for person in people)
+        for j, person in enumerate(people):
+            count = len(person.faces)
+            if person.faces.shape[1:] != (size, size, 3):
+                raise ValueError(
+                    f"Reference faces are {person.faces.shape[1]}x{person.faces.shape[2]} pixels; "
+                    f"this model takes {size}x{size}: crop them with flashface_jax.faces."
+                )
+            references[i, j, :count] = person.faces
+            weight[i, j, :count] = person.counts
+            share[i, j] = person.share / total
+    sets = len(mixes) * most_people
+    return _People(
+        references.reshape(sets, *references.shape[2:]), weight.reshape(sets, places), share
+    )
+
+
+def _inpainting(paintings: Sequence[Painting | None], size: tuple[int, int]) -> Inpainting | None:
+    """Stack the images to paint into; all images of a batch have one, or none has."""
+    given = [painting for painting in paintings if painting is not None]
+    if not given:
+        return None
+    if len(given) < len(paintings):
+        raise ValueError("A batch either paints into images or does not: split it.")
+    for painting in given:
+        if painting.image.shape[:2] != size:
+            raise ValueError(
+                f"An image to paint into is {painting.image.shape[0]}x{painting.image.shape[1]} "
+                f"pixels; it must be {size[0]}x{size[1]}."
+            )
+    return Inpainting(
+        images=jnp.asarray(np.stack([painting.image for painting in given])),
+        repaint_pixels=jnp.asarray(np.stack([painting.repaint_pixels for painting in given])),
+        repaint=jnp.asarray(np.stack([painting.repaint for painting in given])),
+    )
+
+
+def _place(values: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Put values where a program wants them; every host of a pod holds the same values."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(values, sharding)
+    host = np.asarray(values)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -2,8 +2,11 @@
 
 Dimension names (jaxtyping strings):
     batch       rows of a batch: training samples, or guidance branches x samples
-    sets        reference sets: `batch` (each row its own) or 1 (one set shared by all rows)
+    sets        reference sets, each of one person: `people` consecutive ones for all rows, or for
+                each row
+    people      people that an image mixes, mostly 1
     refs        reference photos in a set
+    rows        first rows of a batch: those that see references
     h w         height and width of a feature map or latent
     ref_h ref_w height and width of a reference latent, which is smaller
     H W         height and width of an image in pixels
@@ -25,7 +28,10 @@ Latent = Float[Array, "batch h w c"]
 FeatureMap = Float[Array, "batch _ _ _"]
 ReferenceLatent = Float[Array, "sets refs ref_h ref_w c"]
 ReferenceValid = Bool[Array, "sets refs"]
+ReferenceWeight = Float[Array, "sets refs"]
+Strength = Float[Array, "rows people"]
 Mask = Float[Array, "batch h w 1"]
+ImageCondition = Float[Array, "batch h w _"]
 Tokens = Float[Array, "batch tokens c"]
 TextContext = Float[Array, "contexts words text"]
 Timestep = Int[Array, "batch"]

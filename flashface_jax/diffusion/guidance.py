@@ -1,29 +1,53 @@
 """Classifier-free guidance by text and by references, in the released sampler's two forms."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
-from flax import struct
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from flashface_jax.shapes import Latent, TextContext
 
 BranchNoise = Float[Array, "branches batch h w c"]
 
+StrengthOverTime = float | tuple[tuple[float, float], ...]
+"""A constant, or points (progress, value) joined by straight lines; progress runs from 0 at the
+first step to 1 at the last."""
 
-@struct.dataclass
+# Which branches a step runs.
+TEXT_ONLY, REFERENCED_TEXT, TEXT_AND_REFERENCES = range(3)
+
+
+class GuidanceStep(NamedTuple):
+    """What guides one step, or all (arrays with an entry a step); traced.
+
+    Attributes:
+        form: TEXT_ONLY, REFERENCED_TEXT or TEXT_AND_REFERENCES.
+        text_guidance: λ_text.
+        reference_guidance: λ_ref.
+        reference_strength: λ_feat.
+        rescale: φ.
+    """
+
+    form: Int[Array, "*steps"] | Int32[np.ndarray, "*steps"]
+    text_guidance: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
+    reference_guidance: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
+    reference_strength: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
+    rescale: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
+
+
+@dataclass(frozen=True)
 class Guidance:
-    """Strengths of a run; all traced, so that changing one never recompiles.
-
-    Defaults are the released code's; SPEC §3 lists what it recommends when.
+    """Strengths of a run. Defaults are the released code's; SPEC §3 lists what it recommends when.
 
     Attributes:
         text_guidance: λ_text (`guide_scale`), 1 for none; 7 to 9 is usual.
         reference_guidance: λ_ref (`face_guidance`); 2 to 3.2. At 0 the two-way form is used
             throughout, as in the released code.
-        reference_strength: λ_feat (`lamda_feat`), 0.8 to 1.3.
+        reference_strength: λ_feat (`lamda_feat`), 0.8 to 1.3. Points over time hold for the whole
+            run, before the launch as well. Steps where it is 0 cost no reference work.
         early_reference_strength: λ_feat before the launch
             (`lamda_feat_before_ref_guidence`).
         launch_timestep: reference guidance starts when t is no longer above it
@@ -31,12 +55,35 @@ class Guidance:
         rescale: φ (`guide_rescale`) in [0, 1], how far the standard deviation is restored.
     """
 
-    text_guidance: ArrayLike = 7.5
-    reference_guidance: ArrayLike = 3.2
-    reference_strength: ArrayLike = 1.2
-    early_reference_strength: ArrayLike = 0.85
-    launch_timestep: ArrayLike = 750
-    rescale: ArrayLike = 0.5
+    text_guidance: float = 7.5
+    reference_guidance: float = 3.2
+    reference_strength: StrengthOverTime = 1.2
+    early_reference_strength: float = 0.85
+    launch_timestep: int = 750
+    rescale: float = 0.5
+
+    def over(self, timestep: Int32[np.ndarray, " steps"]) -> GuidanceStep:
+        """Work out the strengths and the form of every step."""
+        launched = timestep <= self.launch_timestep
+        if isinstance(self.reference_strength, Sequence):
+            progress, value = np.transpose(self.reference_strength)
+            strength = np.interp(np.linspace(0, 1, len(timestep)), progress, value)
+        else:
+            strength = np.where(launched, self.reference_strength, self.early_reference_strength)
+        form = np.where(
+            launched & (self.reference_guidance > 0), TEXT_AND_REFERENCES, REFERENCED_TEXT
+        )
+
+        def every_step(value: float) -> Float32[np.ndarray, " steps"]:
+            return np.full(len(timestep), value, np.float32)
+
+        return GuidanceStep(
+            np.where(strength == 0, TEXT_ONLY, form).astype(np.int32),
+            every_step(self.text_guidance),
+            every_step(self.reference_guidance),
+            strength.astype(np.float32),
+            every_step(self.rescale),
+        )
 
 
 @runtime_checkable
@@ -44,71 +91,50 @@ class PredictBranches(Protocol):
     """Noise predictions of several guidance branches at the current state."""
 
     def __call__(
-        self,
-        contexts: Float[Array, "branches batch words text"],
-        strength: Float[Array, " referenced"],
+        self, contexts: Float[Array, "branches batch words text"], referenced: int
     ) -> BranchNoise:
-        """Predict; the first len(strength) / batch branches see the references."""
+        """Predict; the first `referenced` branches see the references."""
         ...
 
 
-def guided_noise(
-    predict: PredictBranches,
-    prompt: TextContext,
-    negative: TextContext,
-    guidance: Guidance,
-    timestep: Int[Array, ""],
+def text_only(
+    predict: PredictBranches, prompt: TextContext, negative: TextContext, step: GuidanceStep
 ) -> Latent:
-    """Predict with the form that the timestep calls for; only that form's branches are run."""
-    launched = (timestep <= guidance.launch_timestep) & (
-        jnp.asarray(guidance.reference_guidance) > 0
-    )
-    strength = jnp.where(
-        timestep <= guidance.launch_timestep,
-        guidance.reference_strength,
-        guidance.early_reference_strength,
-    )
-    return jax.lax.cond(
-        launched,
-        lambda: three_way(predict, prompt, negative, guidance, strength),
-        lambda: two_way(predict, prompt, negative, guidance, strength),
-    )
+    """Guide by text without references: n + λ_text·(t - n), rescaled to t."""
+    return _by_text(predict, prompt, negative, step, referenced=0)
 
 
 def two_way(
+    predict: PredictBranches, prompt: TextContext, negative: TextContext, step: GuidanceStep
+) -> Latent:
+    """Guide by text alone: n + λ_text·(t - n), rescaled to t; both branches see the references."""
+    return _by_text(predict, prompt, negative, step, referenced=2)
+
+
+def _by_text(
     predict: PredictBranches,
     prompt: TextContext,
     negative: TextContext,
-    guidance: Guidance,
-    strength: Float[Array, ""],
+    step: GuidanceStep,
+    referenced: int,
 ) -> Latent:
-    """Guide by text alone: n + λ_text·(t - n), rescaled to t; both branches see the references."""
-    rows = 2 * prompt.shape[0]
-    text, none = predict(jnp.stack([prompt, negative]), jnp.full((rows,), strength))
-    guided = none + guidance.text_guidance * (text - none)
-    return rescaled(guided, text, guidance.rescale)
+    text, none = predict(jnp.stack([prompt, negative]), referenced)
+    return rescaled(none + step.text_guidance * (text - none), text, step.rescale)
 
 
 def three_way(
-    predict: PredictBranches,
-    prompt: TextContext,
-    negative: TextContext,
-    guidance: Guidance,
-    strength: Float[Array, ""],
+    predict: PredictBranches, prompt: TextContext, negative: TextContext, step: GuidanceStep
 ) -> Latent:
     """Guide by text and references: n + λ_text·(t - n) + λ_ref·(tr - t), rescaled to t.
 
     Only tr sees the references.
     """
-    rows = prompt.shape[0]
-    both, text, none = predict(jnp.stack([prompt, prompt, negative]), jnp.full((rows,), strength))
-    guided = (
-        none + guidance.text_guidance * (text - none) + guidance.reference_guidance * (both - text)
-    )
-    return rescaled(guided, text, guidance.rescale)
+    both, text, none = predict(jnp.stack([prompt, prompt, negative]), 1)
+    guided = none + step.text_guidance * (text - none) + step.reference_guidance * (both - text)
+    return rescaled(guided, text, step.rescale)
 
 
-def rescaled(guided: Latent, like: Latent, amount: ArrayLike) -> Latent:
+def rescaled(guided: Latent, like: Latent, amount: Float[Array, ""]) -> Latent:
     """Move each sample's standard deviation towards `like`'s (arXiv 2305.08891).
 
     out·(φ·std(like)/std(out) + 1 - φ), the unbiased deviation over all elements of a sample.
@@ -117,4 +143,4 @@ def rescaled(guided: Latent, like: Latent, amount: ArrayLike) -> Latent:
     ratio = jnp.std(like, axes, ddof=1, keepdims=True) / (
         jnp.std(guided, axes, ddof=1, keepdims=True) + 1e-12
     )
-    return guided * (amount * ratio + (1 - jnp.asarray(amount)))
+    return guided * (amount * ratio + (1 - amount))

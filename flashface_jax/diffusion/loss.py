@@ -143,7 +143,7 @@ def noise_prediction_loss(
         example.face_mask,
         timestep,
         example.context,
-        References(features, example.reference_valid, jnp.ones((batch,))),
+        References(features, example.reference_valid.astype(jnp.float32), jnp.ones((batch, 1))),
     )
     error = jnp.mean((as_noise(output, x, sigma, prediction) - noise) ** 2, axis=(1, 2, 3))
     return loss_weight(sigma, config) * error

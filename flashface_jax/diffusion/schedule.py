@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, Float32, Float64, Int32
 
 from flashface_jax.shapes import Latent
 
-Spacing = Literal["trailing", "linspace", "leading"]
+Spacing = Literal["trailing", "linspace", "leading", "karras"]
 Prediction = Literal["noise", "velocity", "sample"]
+
+KARRAS_RHO = 7.0
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,25 @@ class SamplingSteps(NamedTuple):
         next_sigma: σ of the state after the step; 0 at the end.
     """
 
-    timestep: Int32[Array, " steps"]
-    timestep_sigma: Float32[Array, " steps"]
-    sigma: Float32[Array, " steps"]
-    next_sigma: Float32[Array, " steps"]
+    timestep: Int32[np.ndarray, " steps"]
+    timestep_sigma: Float64[np.ndarray, " steps"]
+    sigma: Float64[np.ndarray, " steps"]
+    next_sigma: Float64[np.ndarray, " steps"]
 
 
-def spaced_timesteps(steps: int, timesteps: int, spacing: Spacing) -> Float32[np.ndarray, " steps"]:
-    """Return the (fractional) timesteps of a run, largest first.
+def spaced_timesteps(
+    levels: Float64[np.ndarray, " timesteps"], steps: int, spacing: Spacing
+) -> Float32[np.ndarray, " steps"]:
+    """Return the (fractional) timesteps of a run over a schedule, largest first.
 
     "trailing" starts at the last timestep and is what the released sampler uses; "leading" ends
-    at the first; "linspace" does both.
+    at the first; "linspace" does both. "karras" does both and spaces (σ/α)^(1/7) evenly (arXiv
+    2206.00364, Eq. 5), so that steps are smallest where little noise is left.
 
     Raises:
         ValueError: if `steps` is not in 1..timesteps.
     """
+    timesteps = len(levels)
     if not 1 <= steps <= timesteps:
         raise ValueError(f"{steps} sampling steps: choose between 1 and {timesteps}.")
     index = np.arange(steps, dtype=np.float64)
@@ -102,6 +108,12 @@ def spaced_timesteps(steps: int, timesteps: int, spacing: Spacing) -> Float32[np
             stride = np.float64(np.float32((timesteps - 1) / max(steps - 1, 1)))
             from_start = index < steps // 2 if steps > 1 else index == 0
             spaced = np.where(from_start, timesteps - 1 - stride * index, stride * index[::-1])
+        case "karras":
+            ratio = (levels / np.sqrt(1 - levels**2)) ** (1 / KARRAS_RHO)
+            even = np.linspace(ratio[-1], ratio[0], steps)
+            spaced = np.interp(
+                KARRAS_RHO * np.log(even), KARRAS_RHO * np.log(ratio), np.arange(timesteps)
+            )
     return np.clip(spaced, 0, timesteps - 1).astype(np.float32)
 
 
@@ -114,14 +126,14 @@ def sampling_steps(
     integer timestep; midway between two, the larger (there the released code's choice hangs on
     the last bit of its machine's square root).
     """
-    exact = spaced_timesteps(steps, len(levels), spacing)
+    exact = spaced_timesteps(levels, steps, spacing)
     log_ratio = np.log(levels / np.sqrt(1 - levels**2))
     ratio = np.exp(np.interp(exact, np.arange(len(levels)), log_ratio))
     sigma = ratio / np.sqrt(1 + ratio**2)
     timestep = np.floor(exact + 0.5).astype(np.int32)
     return SamplingSteps(
-        jnp.asarray(timestep),
-        jnp.asarray(levels[timestep], jnp.float32),
-        jnp.asarray(sigma, jnp.float32),
-        jnp.asarray(np.append(sigma[1:], 0.0), jnp.float32),
+        timestep,
+        levels[timestep],
+        sigma,
+        np.append(sigma[1:], 0.0),
     )

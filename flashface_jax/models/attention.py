@@ -4,17 +4,21 @@ Softmax and log-sum-exp are float32 whatever the inputs are.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-# Finite, so that a row without any valid key has defined values and gradients.
+# Finite, so that a row without any key has defined values and gradients.
 MASKED_LOGIT = -1e30
 
-# Logits of one chunk of queries stay under this many elements (256 MiB in float32).
-MAX_LOGITS = 1 << 26
+# Logits of a head below which a CPU, too, does better with all heads at once.
+SMALL_HEAD = 1 << 14
+
+KeyWeight = Float[Array, "batch k"]
+"""How often a key counts: 1 once, 2 as two copies of it would, 0 not at all."""
 
 
 class Attended(NamedTuple):
@@ -38,49 +42,96 @@ class Attend(Protocol):
         query: Float[Array, "batch q heads d"],
         key: Float[Array, "batch k heads d"],
         value: Float[Array, "batch k heads d"],
-        key_valid: Bool[Array, "batch k"] | None = None,
+        key_weight: KeyWeight | None = None,
     ) -> Attended:
-        """Softmax(query . key / sqrt(d)) value over the valid keys."""
+        """Softmax(query . key / sqrt(d) + log(key_weight)) value."""
         ...
 
 
-def attend(
-    query: Float[Array, "batch q heads d"],
-    key: Float[Array, "batch k heads d"],
-    value: Float[Array, "batch k heads d"],
-    key_valid: Bool[Array, "batch k"] | None = None,
-) -> Attended:
-    """Portable backend: plain XLA, over chunks of queries once the logits would be large."""
-    batch, queries, heads, _ = query.shape
-    chunks = math.ceil(batch * heads * queries * key.shape[1] / MAX_LOGITS)
-    if chunks <= 1 or queries == 1:
-        return _attend_at_once(query, key, value, key_valid)
-    size = math.ceil(queries / min(chunks, queries))
-    count = math.ceil(queries / size)
-    padded = jnp.pad(query, ((0, 0), (0, count * size - queries), (0, 0), (0, 0)))
-    stacked = padded.reshape(batch, count, size, heads, -1).swapaxes(0, 1)
+@dataclass(frozen=True)
+class BlockedAttention:
+    """Portable backend: plain XLA, over blocks of queries once the logits would be large.
 
-    # Recomputed in the backward pass: keeping every chunk's logits would defeat the chunking.
-    @jax.checkpoint
-    def one_chunk(chunk: Array) -> Attended:
-        return _attend_at_once(chunk, key, value, key_valid)
+    Attributes:
+        max_logits: logits of one block stay under this many elements.
+        head_by_head: one head of one row after the other, once a head's logits are many. It keeps
+            a CPU's logits in its cache; a GPU or TPU wants all heads at once.
+    """
 
-    def unstack(parts: Array) -> Array:
-        return parts.swapaxes(0, 1).reshape(batch, count * size, *parts.shape[3:])[:, :queries]
+    max_logits: int
+    head_by_head: bool
 
-    values, log_normalizer = jax.lax.map(one_chunk, stacked)
-    return Attended(unstack(values), unstack(log_normalizer))
+    def __call__(
+        self,
+        query: Float[Array, "batch q heads d"],
+        key: Float[Array, "batch k heads d"],
+        value: Float[Array, "batch k heads d"],
+        key_weight: KeyWeight | None = None,
+    ) -> Attended:
+        """Softmax(query . key / sqrt(d) + log(key_weight)) value."""
+        batch, queries, heads, _ = query.shape
+        keys = key.shape[1]
+        # (batch·heads, tokens, d): what a block of one or of all heads is cut from.
+        query, key, value = (
+            x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], -1) for x in (query, key, value)
+        )
+        bias = None if key_weight is None else jnp.repeat(_log(key_weight), heads, axis=0)
+        if self.head_by_head and queries * keys > SMALL_HEAD:
+            # A head a time: each with a leading axis of its own for the function of all heads.
+            inputs = jax.tree.map(lambda x: x[:, None], (query, key, value, bias))
+            values, log_normalizer = jax.tree.map(
+                lambda x: x[:, 0], jax.lax.map(lambda head: self._heads(*head), inputs)
+            )
+        else:
+            values, log_normalizer = self._heads(query, key, value, bias)
+        values = values.reshape(batch, heads, queries, -1).swapaxes(1, 2)
+        return Attended(values, log_normalizer.reshape(batch, heads, queries).swapaxes(1, 2))
+
+    def _heads(
+        self, query: Array, key: Array, value: Array, bias: Array | None
+    ) -> tuple[Array, Array]:
+        """Attention of (heads, tokens, d), over blocks of queries."""
+        heads, queries, d = query.shape
+        blocks = min(math.ceil(heads * queries * key.shape[1] / self.max_logits), queries)
+        if blocks <= 1:
+            return _attend_at_once(query, key, value, bias)
+        size = math.ceil(queries / blocks)
+        count = math.ceil(queries / size)
+        padded = jnp.pad(query, ((0, 0), (0, count * size - queries), (0, 0)))
+
+        # Recomputed in the backward pass: keeping every block's logits would defeat the blocks.
+        @jax.checkpoint
+        def one_block(block: Array) -> tuple[Array, Array]:
+            return _attend_at_once(block, key, value, bias)
+
+        def join(parts: Array) -> Array:
+            joined = parts.swapaxes(0, 1).reshape(heads, count * size, *parts.shape[3:])
+            return joined[:, :queries]
+
+        parts = jax.lax.map(one_block, padded.reshape(heads, count, size, d).swapaxes(0, 1))
+        return jax.tree.map(join, parts)
 
 
-def _attend_at_once(query: Array, key: Array, value: Array, key_valid: Array | None) -> Attended:
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    logits = logits / math.sqrt(query.shape[-1])
-    if key_valid is not None:
-        logits = jnp.where(key_valid[:, None, None, :], logits, MASKED_LOGIT)
-    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-    weights = jnp.exp(logits - log_normalizer[..., None]).astype(value.dtype)
-    values = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
-    return Attended(values.astype(query.dtype), log_normalizer.swapaxes(1, 2))
+def _log(key_weight: KeyWeight) -> KeyWeight:
+    counted = key_weight > 0
+    return jnp.where(counted, jnp.log(jnp.where(counted, key_weight, 1)), MASKED_LOGIT)
+
+
+def _attend_at_once(
+    query: Array, key: Array, value: Array, bias: Array | None
+) -> tuple[Array, Array]:
+    scaled = query * (1 / math.sqrt(query.shape[-1]))
+    logits = jnp.einsum("nqd,nkd->nqk", scaled, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias[:, None, :]
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - largest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    # Divided after the product: there are fewer values than weights.
+    values = jnp.einsum(
+        "nqk,nkd->nqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+    )
+    return (values / total).astype(query.dtype), (largest + jnp.log(total))[..., 0]
 
 
 def attend_with_references(
@@ -88,54 +139,62 @@ def attend_with_references(
     query: Float[Array, "batch q heads d"],
     own: tuple[Float[Array, "batch q heads d"], Float[Array, "batch q heads d"]],
     reference: tuple[Float[Array, "sets k heads d"], Float[Array, "sets k heads d"]],
-    reference_valid: Bool[Array, "sets k"],
-    strength: Float[Array, " rows"],
+    reference_weight: Float[Array, "sets k"],
+    strength: Float[Array, "rows people"],
 ) -> Float[Array, "batch q heads d"]:
     """λ·Attn(q, [own, reference]) + (1-λ)·Attn(q, own), with the own part computed once.
 
     With B and R the attentions over own and reference keys alone, and l_B, l_R their
-    log-sum-exps, this is B + λ·σ(l_R - l_B)·(R - B), exactly.
+    log-sum-exps, this is B + λ·σ(l_R - l_B)·(R - B), exactly; several people add up.
 
     Args:
         attend: the attention backend.
         query: queries of every row of the batch.
         own: key and value of the row itself.
-        reference: key and value of the references of each set.
-        reference_valid: which reference keys exist. A set without any leaves B.
-        strength: λ of the first `rows` rows; later rows see no reference and cost none.
-            Row r sees set r mod sets: one shared set, a set a row, or a set a sample when the
-            rows are guidance branches x samples.
+        reference: key and value of the references of each set; a set is of one person.
+        reference_weight: how often each reference key counts. A set of zeros leaves B.
+        strength: λ of each person that the first `rows` rows see; later rows see no reference and
+            cost none. With m = sets / people, row r sees the sets from people·(r mod m) on: the
+            same for all rows, or others for each row, or for each sample when the rows are
+            guidance branches x samples.
 
     Returns:
         The blended attention of every row, before the output projection.
     """
     base = attend(query, *own)
-    rows, sets = strength.shape[0], reference_valid.shape[0]
-    if rows % sets:
-        raise ValueError(f"{rows} rows cannot share {sets} reference sets evenly.")
-    seen = _attend_to_sets(attend, query[:rows], reference, reference_valid)
-    share = jax.nn.sigmoid(seen.log_normalizer - base.log_normalizer[:rows])
-    weight = (strength[:, None, None] * share)[..., None]
-    own_values = base.values[:rows].astype(jnp.float32)
-    blended = own_values + weight * (seen.values.astype(jnp.float32) - own_values)
+    (rows, people), sets = strength.shape, reference_weight.shape[0]
+    if sets % people or rows % (sets // people):
+        raise ValueError(f"{rows} rows x {people} people cannot share {sets} sets evenly.")
+    seen = _attend_to_sets(attend, query[:rows], reference, reference_weight, people)
+    own_values = base.values[:rows, None].astype(jnp.float32)
+    share = jax.nn.sigmoid(seen.log_normalizer - base.log_normalizer[:rows, None])
+    weight = (strength[:, :, None, None] * share)[..., None]
+    change = jnp.sum(weight * (seen.values.astype(jnp.float32) - own_values), axis=1)
+    blended = own_values[:, 0] + change
     return jnp.concatenate([blended.astype(query.dtype), base.values[rows:]])
 
 
-def _attend_to_sets(
-    attend: Attend, query: Array, reference: tuple[Array, Array], valid: Array
-) -> Attended:
-    """Attention of each row to set (row mod sets); every set's keys are read once."""
-    rows, queries, *head = query.shape
-    sets = valid.shape[0]
+class AttendedToPeople(NamedTuple):
+    """Attention of every row to every person it sees, as in `Attended`."""
 
-    def by_set(x: Array) -> Array:
-        return x.reshape(rows // sets, sets, *x.shape[1:]).swapaxes(0, 1)
+    values: Float[Array, "rows people q heads d"]
+    log_normalizer: Float[Array, "rows people q heads"]
+
+
+def _attend_to_sets(
+    attend: Attend, query: Array, reference: tuple[Array, Array], weight: Array, people: int
+) -> AttendedToPeople:
+    """Attention of each row to its people's sets; every set's keys are read once."""
+    rows, queries, *head = query.shape
+    mixes = weight.shape[0] // people
+    again = rows // mixes  # rows that see the same people
+    by_mix = query.reshape(again, mixes, queries, *head).swapaxes(0, 1)
+    # The rows of a set ask as one long sequence of queries.
+    asked = jnp.repeat(by_mix.reshape(mixes, again * queries, *head), people, axis=0)
 
     def by_row(x: Array) -> Array:
-        x = x.reshape(sets, rows // sets, queries, *x.shape[2:])
-        return x.swapaxes(0, 1).reshape(rows, *x.shape[2:])
+        x = x.reshape(mixes, people, again, queries, *x.shape[2:])
+        return jnp.moveaxis(x, 2, 0).reshape(rows, people, queries, *x.shape[4:])
 
-    # The rows of a set ask as one long sequence of queries.
-    flat = by_set(query).reshape(sets, rows // sets * queries, *head)
-    values, log_normalizer = attend(flat, *reference, valid)
-    return Attended(by_row(values), by_row(log_normalizer))
+    values, log_normalizer = attend(asked, *reference, weight)
+    return AttendedToPeople(by_row(values), by_row(log_normalizer))

@@ -1,16 +1,24 @@
 """The blocks that U-Net and ReferenceNet are made of (Stable Diffusion 1.5, channels last)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from flashface_jax.models.attention import Attend, attend, attend_with_references
-from flashface_jax.shapes import FeatureMap, TextContext, Timestep, Tokens
+from flashface_jax.models.attention import Attend, attend_with_references
+from flashface_jax.models.attention_backends import best_attention
+from flashface_jax.shapes import (
+    FeatureMap,
+    ReferenceWeight,
+    Strength,
+    TextContext,
+    Timestep,
+    Tokens,
+)
 
 NORM_GROUPS = 32
 GROUP_NORM_EPSILON = 1e-6  # the released model's; SD-1.5 had 1e-5 inside residual blocks
@@ -24,11 +32,11 @@ KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class Compute:
     """How layers compute: the dtype of matmuls and activations, and the attention backend.
 
-    Parameters stay float32; norms, softmax and log-sum-exps compute in float32.
+    Norms, softmax and log-sum-exps compute in float32 whatever the dtype.
     """
 
     dtype: DTypeLike = jnp.float32
-    attend: Attend = attend
+    attend: Attend = field(default_factory=best_attention)
 
 
 class ParameterKeys(nnx.Rngs):
@@ -54,13 +62,14 @@ class BlockReference:
 
     Attributes:
         features: the ReferenceNet's norm1 output at the same block.
-        valid: which references exist.
-        strength: λ_feat of the first `rows` rows of the batch; the others see no reference.
+        weight: how often each reference counts; 0 where there is none.
+        strength: λ_feat of each person for the first `rows` rows of the batch; the others see no
+            reference.
     """
 
     features: Float[Array, "sets refs ref_tokens c"]
-    valid: Bool[Array, "sets refs"]
-    strength: Float[Array, " rows"]
+    weight: ReferenceWeight
+    strength: Strength
 
 
 def group_norm(channels: int, keys: nnx.Rngs, groups: int = NORM_GROUPS) -> nnx.GroupNorm:
@@ -220,7 +229,7 @@ class ReferenceAttention(Attention):
             self.query(y),
             self.key_value(y),
             self.key_value(flat),
-            jnp.repeat(reference.valid, ref_tokens, axis=1),
+            jnp.repeat(reference.weight, ref_tokens, axis=1),
             reference.strength,
         )
         return self.output(blended)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten, unflatten
 from flashface_jax.models.unet import References, UNet, UNetConfig
-from flashface_jax.shapes import Latent, Mask, ReferenceLatent, TextContext, Timestep
+from flashface_jax.shapes import ImageCondition, Latent, ReferenceLatent, TextContext, Timestep
 
 ReferenceFeatures = dict[str, Float[Array, "sets refs _ _"]]
 
@@ -19,13 +19,27 @@ class FlashFaceConfig:
     """Both networks.
 
     Attributes:
-        denoiser: the denoiser; its input is the noisy latent and the face position mask.
+        denoiser: the denoiser. Its input is the noisy latent and the face position mask; for
+            inpainting, the noisy latent, the latent of the image without its face, and the mask.
         tie_reference_middle: the ReferenceNet runs the denoiser's own time embedding and middle
             block, as the released model does. False gives it its own.
     """
 
     denoiser: UNetConfig = field(default_factory=UNetConfig)
     tie_reference_middle: bool = True
+
+    def __post_init__(self) -> None:
+        latent = self.denoiser.out_channels
+        if self.denoiser.in_channels not in (latent + 1, 2 * latent + 1):
+            raise ValueError(
+                f"The denoiser takes {self.denoiser.in_channels} channels; it must take "
+                f"{latent + 1} (latent and face mask) or, for inpainting, {2 * latent + 1}."
+            )
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the denoiser sees the image around the face."""
+        return self.denoiser.in_channels > self.denoiser.out_channels + 1
 
     @property
     def reference_net(self) -> UNetConfig:
@@ -42,6 +56,7 @@ class FlashFace(nnx.Module):
     """The trainable networks of the method."""
 
     def __init__(self, config: FlashFaceConfig, compute: Compute, keys: nnx.Rngs):
+        self.config = config
         self.denoiser = UNet(config.denoiser, compute, keys)
         tied = config.tie_reference_middle
         self.reference_net = UNet(
@@ -67,8 +82,7 @@ class FlashFace(nnx.Module):
                 when sampling, the empty prompt in training.
 
         Returns:
-            Block name -> (sets, refs, tokens, c), for every transformer block; `denoise` reads
-            those of the blocks that have reference attention.
+            Block name -> (sets, refs, tokens, c), for every block that has reference attention.
         """
         sets, refs = latents.shape[:2]
         features = self.reference_net.features(
@@ -79,12 +93,18 @@ class FlashFace(nnx.Module):
         return {
             name: feature.reshape(sets, refs, *feature.shape[1:])
             for name, feature in features.items()
+            if self._attends(name.partition("/")[0])
         }
+
+    def _attends(self, part: str) -> bool:
+        """Whether blocks of a part (encoder, middle, decoder) have reference attention."""
+        placement = self.denoiser.config.reference_attention
+        return placement != "none" and (part == "middle" or placement in (part, "both"))
 
     def denoise(
         self,
         latents: Latent,
-        face_mask: Mask,
+        condition: ImageCondition,
         timestep: Timestep,
         context: TextContext,
         references: References | None,
@@ -93,12 +113,15 @@ class FlashFace(nnx.Module):
 
         Args:
             latents: noisy latents.
-            face_mask: 1 inside the face box; all zero for no constraint.
+            condition: what the input convolution sees besides: the face mask, 1 inside the face
+                box and all zero for no constraint; for inpainting, the latent of the image
+                without its face before it.
             timestep: integers in [0, 1000), one a row.
             context: text context of each row.
-            references: features, which of them exist, and λ_feat; None skips reference attention.
+            references: features, how often each counts, and λ_feat; None skips reference
+                attention.
         """
-        x = jnp.concatenate([latents, face_mask.astype(latents.dtype)], axis=-1)
+        x = jnp.concatenate([latents, condition.astype(latents.dtype)], axis=-1)
         return self.denoiser(x, timestep, context, references).astype(jnp.float32)
 
 

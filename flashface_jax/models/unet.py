@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from flashface_jax.models.blocks import (
     BlockReference,
@@ -21,7 +21,14 @@ from flashface_jax.models.blocks import (
     group_norm,
     upsample_nearest,
 )
-from flashface_jax.shapes import FeatureMap, TextContext, Timestep, Tokens
+from flashface_jax.shapes import (
+    FeatureMap,
+    ReferenceWeight,
+    Strength,
+    TextContext,
+    Timestep,
+    Tokens,
+)
 
 ReferencePlacement = Literal["none", "encoder", "decoder", "both"]
 
@@ -148,20 +155,21 @@ class References:
 
     Attributes:
         features: block name ("middle/0", "decoder/3/0", ...) -> (sets, refs, tokens, c).
-        valid: which references of a set exist.
-        strength: λ_feat of the first `rows` rows of the batch; later rows see no reference.
-            Row r sees set r mod sets.
+        weight: how often each reference counts: 1 once, 2 as two copies would, 0 where there is
+            none.
+        strength: λ_feat of each person for the first `rows` rows of the batch; later rows see no
+            reference. With m = sets / people, row r sees the sets from people·(r mod m) on.
     """
 
     features: Mapping[str, Float[Array, "sets refs _ _"]]
-    valid: Bool[Array, "sets refs"]
-    strength: Float[Array, " rows"]
+    weight: ReferenceWeight
+    strength: Strength
 
     def at(self, stage: str) -> list[BlockReference]:
         """Return what the blocks of a stage see, in order; empty where there are no features."""
         depth = sum(name.rpartition("/")[0] == stage for name in self.features)
         names = [f"{stage}/{i}" for i in range(depth)]
-        return [BlockReference(self.features[n], self.valid, self.strength) for n in names]
+        return [BlockReference(self.features[n], self.weight, self.strength) for n in names]
 
 
 class Stage(nnx.Module):

@@ -8,8 +8,8 @@ from PIL import Image
 
 from flashface_jax.data.photos import IdentityPhotos
 from flashface_jax.data.pipeline import SampleShape, reference_crop, target_and_mask
+from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
-from flashface_jax.pipeline import Request
 from flashface_jax.tokenizer import Tokenizer
 
 
@@ -49,7 +49,8 @@ def held_out_requests(
         tokens=jnp.asarray(tokenizer(captions)),
         negative_tokens=jnp.asarray(tokenizer([""])),
         references=jnp.asarray(np.stack(references)),
-        reference_valid=jnp.ones((len(people), len(references[0])), bool),
+        reference_weight=jnp.ones((len(people), len(references[0]))),
+        person_share=jnp.ones((len(people), 1)),
         face_mask=jnp.asarray(np.stack(masks)),
         seeds=jnp.arange(len(people), dtype=jnp.uint32) + seed,
     )

@@ -15,10 +15,9 @@ from tqdm import tqdm
 
 from flashface_jax.data.photos import IdentityPhotos, draw_photos
 from flashface_jax.data.pipeline import SampleShape, training_batches
-from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.files import new_directory
+from flashface_jax.generation import make_generate
 from flashface_jax.models.blocks import Compute
-from flashface_jax.pipeline import make_generate
 from flashface_jax.system import System, build_system
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
@@ -134,13 +133,11 @@ def _grid_drawer(
     people = range(min(config.grid_people, photos.num_identities))
     shape = sample_shape(config)
     generate = make_generate(system, config.system.schedule.prediction)
-    sampling = config.system.sampling
-    levels = noise_levels(config.system.schedule)
-    steps = sampling_steps(levels, sampling.steps, sampling.spacing)
+    plan = config.system.sampling.plan(config.system.schedule)
 
     def draw(state: TrainState) -> Image.Image:
         asked = held_out_requests(photos, people, tokenizer, shape, config.seed)
-        images = generate(state.sampling_params, asked.request, sampling.guidance, steps)
+        images = generate(state.sampling_params, asked.request, plan)
         return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
 
     return draw

@@ -1,0 +1,202 @@
+"""From tokens and face crops to images: encode, sample and decode as one compiled program."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8, UInt32
+
+from flashface_jax.diffusion.sampling import (
+    Conditioning,
+    KnownImage,
+    Plan,
+    ReferenceLatents,
+    ReferenceTrack,
+    sample,
+    track_references,
+)
+from flashface_jax.diffusion.schedule import Prediction
+from flashface_jax.models.network import Params
+from flashface_jax.models.vae import Autoencoder, encode_crops, from_pixels, to_pixels
+from flashface_jax.shapes import ImageCondition, Mask, ReferenceWeight, Strength
+from flashface_jax.system import System
+
+IMAGES = "images"
+"""The mesh axis that images are spread over."""
+
+
+@struct.dataclass
+class Inpainting:
+    """Images of which a part is painted anew.
+
+    Attributes:
+        images: pixels at the size to generate.
+        repaint_pixels: 1 where pixels are unknown.
+        repaint: the same on the latents' grid.
+    """
+
+    images: UInt8[Array, "batch H W 3"]
+    repaint_pixels: Float[Array, "batch H W 1"]
+    repaint: Mask
+
+
+@struct.dataclass
+class Request:
+    """A batch of images to make.
+
+    Attributes:
+        tokens: prompt of each image.
+        negative_tokens: the negative prompt, shared.
+        references: upright face crops: the sets of one image for the whole batch, or of every
+            image.
+        reference_weight: how often each reference counts; 0 where there is none.
+        person_share: how much each person counts, ones for a single one; a row for all images, or
+            one an image.
+        face_mask: where each image's face goes; zeros for anywhere.
+        seeds: seed of each image; an image depends on no other's.
+        inpainting: images to paint into, or None.
+        track: features of the references at every step, computed before; None to compute them.
+    """
+
+    tokens: Int[Array, "batch words"]
+    negative_tokens: Int[Array, "1 words"]
+    references: UInt8[Array, "sets refs R R 3"]
+    reference_weight: ReferenceWeight
+    person_share: Strength
+    face_mask: Mask
+    seeds: UInt32[Array, " batch"]
+    inpainting: Inpainting | None = None
+    track: ReferenceTrack | None = None
+
+
+SHARED = ("negative_tokens",)
+OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
+
+
+def request_specs(request: Request) -> Any:
+    """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
+    own_people = len(request.person_share) == len(request.tokens) > 1
+
+    def spec(path: tuple[Any, ...], _: Array) -> PartitionSpec:
+        name = path[0].name
+        shared = name in SHARED or (name in OF_PEOPLE and not own_people)
+        return PartitionSpec() if shared else PartitionSpec(IMAGES)
+
+    return jax.tree_util.tree_map_with_path(spec, request)
+
+
+Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
+
+
+def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return the mesh that images are spread over; all devices of all hosts by default."""
+    return Mesh(np.asarray(devices or jax.devices()), (IMAGES,))
+
+
+def make_generate(
+    system: System,
+    prediction: Prediction,
+    mesh: Mesh | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Generate:
+    """Return the jitted program that makes images.
+
+    It is compiled once for each shape of a request: image size, number of images, places for
+    references. No value compiles anything: prompts, people, seeds, strengths, the solver and the
+    number of steps are all data.
+
+    Args:
+        system: the networks.
+        prediction: what the denoiser's output means.
+        mesh: devices that share the images of a batch; one device if None.
+        on_step: called on the host after every step, on every device.
+    """
+
+    def run(params: dict[str, Params], request: Request, plan: Plan) -> UInt8[Array, "batch H W 3"]:
+        autoencoder = system.autoencoder.bind(params["autoencoder"])
+        text_tower = system.text_tower.bind(params["text_tower"])
+        model = system.flashface.bind(params["flashface"])
+        negative = text_tower(request.negative_tokens)
+        references = request.track or ReferenceLatents(
+            encode_crops(autoencoder, request.references), negative
+        )
+        painted = _painted_into(autoencoder, model.config.inpaints, request)
+        conditioning = Conditioning(
+            prompt=text_tower(request.tokens),
+            negative=jnp.repeat(negative, len(request.tokens), axis=0),
+            references=references,
+            reference_weight=request.reference_weight,
+            person_share=request.person_share,
+            condition=painted.condition,
+            known=painted.known,
+        )
+        keys = jax.vmap(jax.random.key)(request.seeds)
+        shape = (*request.face_mask.shape[1:3], autoencoder.config.latent_channels)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        latents = sample(model, conditioning, noise, keys, plan, prediction, on_step)
+        # One after the other: a decoder's full-size feature maps are most of the memory.
+        return jax.lax.map(lambda latent: to_pixels(autoencoder.decode(latent[None]))[0], latents)
+
+    over = mesh or images_mesh(jax.local_devices()[:1])
+
+    @jax.jit
+    def generate(
+        params: dict[str, Params], request: Request, plan: Plan
+    ) -> UInt8[Array, "batch H W 3"]:
+        # Nothing passes between devices: each makes its own images.
+        return jax.shard_map(
+            run,
+            mesh=over,
+            in_specs=(PartitionSpec(), request_specs(request), PartitionSpec()),
+            out_specs=PartitionSpec(IMAGES),
+            check_vma=False,
+        )(params, request, plan)
+
+    return generate
+
+
+def make_track(system: System) -> Callable[..., ReferenceTrack]:
+    """Return the jitted program that computes references' features at every step of a run."""
+
+    @jax.jit
+    def track(
+        params: dict[str, Params],
+        references: UInt8[Array, "sets refs R R 3"],
+        negative_tokens: Int[Array, "1 words"],
+        timestep: Int[Array, " steps"],
+    ) -> ReferenceTrack:
+        autoencoder = system.autoencoder.bind(params["autoencoder"])
+        negative = system.text_tower.bind(params["text_tower"])(negative_tokens)
+        latents = ReferenceLatents(encode_crops(autoencoder, references), negative)
+        return track_references(system.flashface.bind(params["flashface"]), latents, timestep)
+
+    return track
+
+
+class _PaintedInto(NamedTuple):
+    condition: ImageCondition
+    known: KnownImage | None
+
+
+def _painted_into(autoencoder: Autoencoder, inpaints: bool, request: Request) -> _PaintedInto:
+    """What the denoiser, and the loop, know of the images to paint into.
+
+    An inpainting model sees the image without the part to repaint (paper, §4.5); for others the
+    loop puts the rest of the image back after every step.
+    """
+    painting = request.inpainting
+    if painting is None:
+        if inpaints:
+            raise ValueError("This is an inpainting model: give it images to paint into.")
+        return _PaintedInto(request.face_mask, None)
+    image = from_pixels(painting.images)
+    if not inpaints:
+        return _PaintedInto(
+            request.face_mask, KnownImage(autoencoder.encode(image), painting.repaint)
+        )
+    rest = autoencoder.encode(image * (1 - painting.repaint_pixels))
+    return _PaintedInto(jnp.concatenate([rest, painting.repaint], axis=-1), None)
