@@ -1,32 +1,114 @@
 """Reading photos from files."""
 
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flashface_jax.faces.align import fit_and_pad
+from flashface_jax.faces.align import fit_and_pad, reference_face
+from flashface_jax.faces.choose import Which, choose_face
+from flashface_jax.faces.detect import FaceDetector
+from flashface_jax.faces.sharpness import blur_notes
+
+# Just below where Pillow refuses, about 2 GB of memory while a photo is read.
+MAX_PIXELS = 178_000_000
+LONGEST_SIDE = 4096
+# What Pillow raises on damaged files, depending on their format.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def read_photo(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """Read a photo as RGB, turned upright as its EXIF says; transparency becomes white.
 
+    A photo with a side over 4096 pixels is reduced to that side. Of an animation the first frame is
+    read; 16-bit greys become 8-bit ones.
+
     Raises:
-        ValueError: naming the file, if it is missing or no picture.
+        ValueError: naming the file, if it is missing, no picture, damaged, or over 178 million
+            pixels.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory: name the photos in it.")
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file).convert("RGBA")
+        with warnings.catch_warnings():
+            # Pillow warns of many pixels, which are counted here, and of damage that it overcomes.
+            warnings.simplefilter("ignore")
+            return _read(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist.") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except _TooLargeError as error:
+        raise ValueError(f"{path} {error}: reduce it to sides of {LONGEST_SIDE}.") from error
+    except UnidentifiedImageError as error:
+        what = "empty" if path.stat().st_size == 0 else "no JPEG, PNG or other known format"
+        raise ValueError(f"{path} is no picture that can be read (the file is {what}).") from error
+    except DAMAGED as error:
         raise ValueError(f"{path} is no picture that can be read ({error}).") from error
-    page = Image.new("RGBA", upright.size, "white")
-    return np.asarray(Image.alpha_composite(page, upright).convert("RGB"))
 
 
 def read_cropped_faces(paths: Sequence[Path], size: int) -> UInt8[np.ndarray, "refs R R 3"]:
     """Read upright face crops and fit each into a square, padded with black."""
     return np.stack([fit_and_pad(read_photo(path), size) for path in paths])
+
+
+def read_reference_faces(
+    paths: Sequence[Path], detector: FaceDetector, size: int, which: Which = "only"
+) -> tuple[UInt8[np.ndarray, "refs {size} {size} 3"], list[str]]:
+    """Read photos, find the face that is meant in each, and make the references.
+
+    Args:
+        paths: photos of one person, one or more.
+        detector: finds the faces.
+        size: side of a reference in pixels; 224 in the paper.
+        which: face of each photo, as `choose_face` takes it.
+
+    Returns:
+        The references, and sentences about photos that serve but could be better.
+
+    Raises:
+        ValueError: naming the first photo that cannot be read, or has no face that will do.
+    """
+    if not paths:
+        raise ValueError("No reference photo is given: name one or more.")
+    references, notes = [], []
+    for path in paths:
+        photo = read_photo(path)
+        face = choose_face(detector.detect(photo), str(path), which)
+        references.append(reference_face(photo, face.box, face.landmarks, size))
+        notes += blur_notes(photo, face.box, str(path))
+    return np.stack(references), notes
+
+
+class _TooLargeError(Exception):
+    """A photo has too many pixels."""
+
+
+def _read(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        with Image.open(path) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise _TooLargeError(f"has {file.width}x{file.height} pixels, over {MAX_PIXELS}")
+            file.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG is decoded at less than full
+            upright = _eight_bit(ImageOps.exif_transpose(file))
+    except Image.DecompressionBombError as error:
+        raise _TooLargeError(f"has over {MAX_PIXELS} pixels") from error
+    upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+    if upright.mode == "RGBA":
+        page = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(page, upright).convert("RGB")
+    return np.asarray(upright)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image as RGB, or as RGBA if anything in it may be transparent."""
+    if image.mode.startswith("I"):
+        # Pillow would cut greys above 255 off, and most of a 16-bit picture with them.
+        levels = np.asarray(image).astype(np.float32)
+        image = Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("it has floating-point greys of unknown range; save it with 8 bits")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
