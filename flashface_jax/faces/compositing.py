@@ -13,7 +13,7 @@ from PIL import Image
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask
 
 CELL = 8  # pixels of the model's picture: colours are compared by latent pixel
-OUTLIER = 16  # levels: a shift of colour so far off the usual one counts half
+OUTLIER = 12  # levels: a shift of colour so far off the usual one counts a quarter
 
 
 def paste_back(
@@ -68,16 +68,18 @@ def match_colors(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Shifts a painting's colours to the photo's where both show the same, smoothly in between.
 
-    Outside the mask painting and photo differ by the shift alone; it is measured by latent pixel
-    and spread into the mask. Latent pixels next to masked ones are left out, since the autoencoder
-    mixes neighbours, and those that are far off the median shift count little: there the painting
-    shows something else, long hair perhaps, and its colour must not bleed into the face. That
-    happens with Poisson blending (`cv2.seamlessClone`), which trusts the rim pixel by pixel.
+    Outside the mask painting and photo should differ by the shift alone. It is measured by latent
+    pixel and spread into the mask. Latent pixels next to masked ones are left out, since the
+    autoencoder mixes neighbours, and those far off the median shift hardly count (Geman-McClure
+    weights): there the painting shows something else, long hair perhaps, which must not bleed into
+    the face. It does with Poisson blending (`cv2.seamlessClone`), which trusts each pixel of the
+    rim. Beyond a mask that touches the photo's border there is nothing to measure, and the shift
+    of the other sides counts.
 
     Args:
         painted: the model's picture; sides are multiples of 8.
         crop: the photo's region at the same size.
-        mask: what was repainted.
+        mask: what was repainted. If that is all, the painting stays as it is.
     """
     difference = crop.astype(np.float32) - painted
     height, width, _ = difference.shape
@@ -87,7 +89,7 @@ def match_colors(
         return painted
     shift = cv2.resize(difference, size, interpolation=cv2.INTER_AREA)
     unusual = np.abs(shift - np.median(shift[known > 0], axis=0)).max(axis=-1)
-    weight = known / (1 + (unusual / OUTLIER) ** 2)
+    weight = known / (1 + (unusual / OUTLIER) ** 2) ** 2
     everywhere = cv2.resize(_spread(shift * weight[..., None], weight), (width, height))
     return np.rint(painted + everywhere).clip(0, 255).astype(np.uint8)
 
