@@ -1,4 +1,4 @@
-"""Reading photos from files."""
+"""Reading photos and masks from files."""
 
 import struct
 import warnings
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flashface_jax.faces.align import fit_and_pad, reference_face
@@ -22,32 +22,53 @@ LONGEST_SIDE = 4096
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
-def read_photo(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_photo(path: Path, longest_side: int | None = LONGEST_SIDE) -> UInt8[np.ndarray, "H W 3"]:
     """Read a photo as RGB, turned upright as its EXIF says; transparency becomes white.
 
-    A photo with a side over 4096 pixels is reduced to that side. Of an animation the first frame is
-    read; 16-bit greys become 8-bit ones.
+    Of an animation the first frame is read; 16-bit greys become 8-bit ones.
+
+    Args:
+        path: the photo.
+        longest_side: a photo with a longer side is reduced to it; None keeps every size.
 
     Raises:
         ValueError: naming the file, if it is missing, no picture, damaged, or over 178 million
             pixels.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory: name the photos in it.")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of many pixels, which are counted here, and of damage that it overcomes.
-            warnings.simplefilter("ignore")
-            return _read(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except _TooLargeError as error:
-        raise ValueError(f"{path} {error}: reduce it to sides of {LONGEST_SIDE}.") from error
-    except UnidentifiedImageError as error:
-        what = "empty" if path.stat().st_size == 0 else "no JPEG, PNG or other known format"
-        raise ValueError(f"{path} is no picture that can be read (the file is {what}).") from error
-    except DAMAGED as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}).") from error
+    return np.asarray(_read(path, longest_side, "white"))
+
+
+def read_mask(
+    path: Path, image_size: tuple[int, int]
+) -> Float32[np.ndarray, "{image_size[0]} {image_size[1]} 1"]:
+    """Read a mask drawn on a photo: 1 where it is white, or a grey from one half on.
+
+    It is turned upright as its EXIF says; transparency becomes black, so that white strokes on an
+    otherwise empty layer are a mask. There is no partly repainted pixel: a compressed mask is
+    never quite black, and pasting makes the soft edge. A wholly white mask repaints the photo.
+
+    Args:
+        path: the mask.
+        image_size: height and width of the photo in pixels.
+
+    Returns:
+        The mask of 0 and 1.
+
+    Raises:
+        ValueError: naming the file, if it is missing, no picture, not of the photo's size or
+            nowhere white.
+    """
+    grey = np.asarray(_read(path, None, "black").convert("L"))
+    if grey.shape != image_size:
+        (height, width), (photo_height, photo_width) = grey.shape, image_size
+        raise ValueError(
+            f"{path} is {width}x{height} pixels but the photo is {photo_width}x{photo_height}: "
+            "draw the mask on the photo at its own size."
+        )
+    mask = (grey >= 128).astype(np.float32)[..., None]
+    if not mask.any():
+        raise ValueError(f"{path} masks nothing: paint white what is to be repainted.")
+    return mask
 
 
 def read_cropped_faces(paths: Sequence[Path], size: int) -> UInt8[np.ndarray, "refs R R 3"]:
@@ -87,20 +108,42 @@ class _TooLargeError(Exception):
     """A photo has too many pixels."""
 
 
-def _read(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
+    """A picture turned upright as its EXIF says, on a background; errors name the file."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory: name the pictures in it.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of many pixels, which are counted here, and of damage that it overcomes.
+            warnings.simplefilter("ignore")
+            return _decode(path, longest_side, background)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist.") from error
+    except _TooLargeError as error:
+        raise ValueError(f"{path} {error}: reduce it to sides of {LONGEST_SIDE}.") from error
+    except UnidentifiedImageError as error:
+        what = "empty" if path.stat().st_size == 0 else "no JPEG, PNG or other known format"
+        raise ValueError(f"{path} is no picture that can be read (the file is {what}).") from error
+    except DAMAGED as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}).") from error
+
+
+def _decode(path: Path, longest_side: int | None, background: str) -> Image.Image:
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise _TooLargeError(f"has {file.width}x{file.height} pixels, over {MAX_PIXELS}")
-            file.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG is decoded at less than full
+            if longest_side is not None:
+                file.draft("RGB", (longest_side, longest_side))  # decodes a JPEG at less than full
             upright = _eight_bit(ImageOps.exif_transpose(file))
     except Image.DecompressionBombError as error:
         raise _TooLargeError(f"has over {MAX_PIXELS} pixels") from error
-    upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+    if longest_side is not None:
+        upright.thumbnail((longest_side, longest_side), Image.Resampling.BICUBIC)
     if upright.mode == "RGBA":
-        page = Image.new("RGBA", upright.size, "white")
+        page = Image.new("RGBA", upright.size, background)
         upright = Image.alpha_composite(page, upright).convert("RGB")
-    return np.asarray(upright)
+    return upright
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -180,7 +180,7 @@ def test_pillows_warning_of_many_pixels_does_not_reach_the_caller(tmp_path, monk
 
 def test_missing_empty_and_text_files_and_directories_are_named(tmp_path):
     assert refusal(tmp_path / "none.png").endswith("none.png does not exist.")
-    assert "is a directory: name the photos in it" in refusal(tmp_path)
+    assert "is a directory: name the pictures in it" in refusal(tmp_path)
     (tmp_path / "empty.jpg").touch()
     assert "no picture that can be read (the file is empty)" in refusal(tmp_path / "empty.jpg")
     (tmp_path / "text.png").write_text("me.png\nyou.png\n")
