@@ -21,6 +21,8 @@ Dimension names (jaxtyping strings):
 Images are float in [-1, 1] (`Image`) or uint8 (`PixelImage`); latents are channels last.
 """
 
+from typing import Any
+
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 Image = Float[Array, "batch H W 3"]
@@ -35,4 +37,6 @@ ImageCondition = Float[Array, "batch h w _"]
 Tokens = Float[Array, "batch tokens c"]
 TextContext = Float[Array, "contexts words text"]
 Timestep = Int[Array, "batch"]
+PerStep = Any
+"""Numbers with an entry a step: NumPy before a run, JAX in it; a scalar within a step."""
 PixelImage = UInt8[Array, "H W 3"]

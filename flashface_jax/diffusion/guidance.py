@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float, Float32, Int32
 
-from flashface_jax.shapes import Latent, TextContext
+from flashface_jax.shapes import Latent, PerStep, TextContext
 
 BranchNoise = Float[Array, "branches batch h w c"]
 
@@ -31,11 +31,11 @@ class GuidanceStep(NamedTuple):
         rescale: φ.
     """
 
-    form: Int[Array, "*steps"] | Int32[np.ndarray, "*steps"]
-    text_guidance: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
-    reference_guidance: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
-    reference_strength: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
-    rescale: Float[Array, "*steps"] | Float32[np.ndarray, "*steps"]
+    form: PerStep
+    text_guidance: PerStep
+    reference_guidance: PerStep
+    reference_strength: PerStep
+    rescale: PerStep
 
 
 @dataclass(frozen=True)

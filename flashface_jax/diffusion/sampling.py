@@ -15,6 +15,7 @@ from flashface_jax.diffusion.guidance import (
     BranchNoise,
     Guidance,
     GuidanceStep,
+    PredictBranches,
     text_only,
     three_way,
     two_way,
@@ -27,6 +28,7 @@ from flashface_jax.shapes import (
     ImageCondition,
     Latent,
     Mask,
+    PerStep,
     ReferenceLatent,
     ReferenceWeight,
     Strength,
@@ -45,9 +47,9 @@ class Step(NamedTuple):
         guidance: strengths and branches.
     """
 
-    timestep: Int[Array, "*steps"]
-    timestep_sigma: Float[Array, "*steps"]
-    next_sigma: Float[Array, "*steps"]
+    timestep: PerStep
+    timestep_sigma: PerStep
+    next_sigma: PerStep
     update: Update
     guidance: GuidanceStep
 
@@ -207,7 +209,7 @@ def guided_noise(
     """
     batch, share = x.shape[0], conditioning.person_share
 
-    def predictor(features: ReferenceFeatures) -> Callable[[Array, int], BranchNoise]:
+    def predictor(features: ReferenceFeatures) -> PredictBranches:
         def predict(
             contexts: Float[Array, "branches batch words text"], referenced: int
         ) -> BranchNoise:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float64
 
-from flashface_jax.shapes import Latent
+from flashface_jax.shapes import Latent, PerStep
 
 SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral"]
 Levels = Float64[np.ndarray, " levels"]
@@ -26,10 +26,10 @@ Levels = Float64[np.ndarray, " levels"]
 class Update(NamedTuple):
     """Coefficients of one step, or of all (arrays with an entry a step)."""
 
-    state: Float[Array, "*steps"] | np.ndarray
-    sample: Float[Array, "*steps"] | np.ndarray
-    previous_sample: Float[Array, "*steps"] | np.ndarray
-    noise: Float[Array, "*steps"] | np.ndarray
+    state: PerStep
+    sample: PerStep
+    previous_sample: PerStep
+    noise: PerStep
 
     def __call__(self, x: Latent, x0: Latent, previous_x0: Latent, z: Latent) -> Latent:
         """Take one step."""
@@ -39,7 +39,7 @@ class Update(NamedTuple):
 
 
 def ddim(sigma: Levels, eta: float) -> Update:
-    """DDIM (arXiv 2010.02502, Eqs. 12 and 16); η = 0 draws no noise, η = 1 is ancestral sampling."""
+    """DDIM (arXiv 2010.02502, Eqs. 12, 16): no noise for η = 0, ancestral sampling for η = 1."""
     now, after, alpha, alpha_after = _pairs(sigma)
     noise = eta * after / now * np.sqrt(1 - (alpha / alpha_after) ** 2)
     direction = np.sqrt(after**2 - noise**2)  # what points back to x, of unit noise
