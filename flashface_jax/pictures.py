@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from flashface_jax.faces.align import fit_and_pad
-from flashface_jax.files import new_directory
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -52,27 +51,14 @@ def contact_sheet(
     return sheet
 
 
-def write_images(
-    out: Path,
-    images: UInt8[np.ndarray, "n _ _ 3"],
-    prompts: Sequence[str],
-    references: UInt8[np.ndarray, "refs _ _ 3"],
-) -> None:
-    """Write a new directory of numbered images, and a sheet of them below their references.
-
-    Raises:
-        FileExistsError: if `out` exists.
-    """
-    with new_directory(out) as draft:
-        for i, image in enumerate(images):
-            Image.fromarray(image).save(draft / f"{i:03d}.png")
-        distinct = list(dict.fromkeys(prompts))
-        rows = [
-            [image for image, own in zip(images, prompts, strict=True) if own == prompt]
-            for prompt in distinct
-        ]
-        cell = min(256, 2 * len(images[0]))
-        sheet = contact_sheet(
-            [list(references), *rows], cell=cell, row_titles=["references", *distinct]
-        )
-        sheet.save(draft / "sheet.png")
+def write_sheet(out: Path, pictures: Sequence[Path], most: int = 64) -> Path:
+    """Write `sheet.png`: the first pictures, small, six to a row."""
+    images = []
+    for path in pictures[:most]:
+        with Image.open(path) as file:
+            images.append(np.asarray(file.convert("RGB")))
+    rows = [images[i : i + 6] for i in range(0, len(images), 6)]
+    cell = min(256, 2 * max(images[0].shape[:2]))
+    place = out / "sheet.png"
+    contact_sheet(rows, cell=cell).save(place)
+    return place
