@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flashface_jax.models.network import Params, flatten, unflatten
+
 RECORDINGS = Path(__file__).parent / "recordings"
 
 
@@ -40,6 +42,17 @@ def drawn_state_dict(name: str) -> dict[str, torch.Tensor]:
         key: torch.from_numpy(np.asarray(drawn(key, tuple(shape), described["seed"])))
         for key, shape in described["state_dict"].items()
     }
+
+
+def drawn_parameters(shapes: Params, seed: int) -> Params:
+    """Parameters of a network by rule, each drawn by its own name."""
+
+    def one(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        # The rule is for PyTorch's order, output channels first, and calls scales weights.
+        key = name.removesuffix("scale") + "weight" if name.endswith("scale") else name
+        return np.moveaxis(drawn(key, (shape[-1], *shape[:-1]), seed), 0, -1)
+
+    return unflatten({name: one(name, x.shape) for name, x in flatten(shapes).items()}, shapes)
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:

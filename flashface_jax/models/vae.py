@@ -200,7 +200,7 @@ class Decoder(nnx.Module):
         channels = config.level_channels[-1]
         self.conv_in = conv(config.latent_channels, channels, compute, keys)
         self.middle = Bottleneck(channels, config.misread_attention, compute, keys)
-        levels: list[nnx.Module] = []
+        levels: list[ConvBlock | Upsample] = []
         for level, width in reversed(list(enumerate(config.level_channels))):
             for _ in range(config.residual_blocks + 1):
                 levels.append(ConvBlock(channels, width, compute, keys))
