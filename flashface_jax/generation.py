@@ -22,7 +22,8 @@ from flashface_jax.diffusion.sampling import (
 from flashface_jax.diffusion.schedule import Prediction
 from flashface_jax.models.network import Params
 from flashface_jax.models.vae import Autoencoder, encode_crops, from_pixels, to_pixels
-from flashface_jax.shapes import ImageCondition, Mask, ReferenceWeight, Strength
+from flashface_jax.models.vae_tiles import decode_in_tiles
+from flashface_jax.shapes import Image, ImageCondition, Latent, Mask, ReferenceWeight, Strength
 from flashface_jax.system import System
 
 IMAGES = "images"
@@ -102,6 +103,7 @@ def make_generate(
     prediction: Prediction,
     mesh: Mesh | None = None,
     on_step: Callable[[], None] | None = None,
+    tile: int = 0,
 ) -> Generate:
     """Return the jitted program that makes images.
 
@@ -114,7 +116,12 @@ def make_generate(
         prediction: what the denoiser's output means.
         mesh: devices that share the images of a batch; one device if None.
         on_step: called on the host after every step, on every device.
+        tile: side, in latent positions, of the tiles that images are decoded in, for less memory;
+            0 for whole images.
     """
+
+    def decode(autoencoder: Autoencoder, latent: Latent) -> Image:
+        return decode_in_tiles(autoencoder, latent, tile) if tile else autoencoder.decode(latent)
 
     def run(params: dict[str, Params], request: Request, plan: Plan) -> UInt8[Array, "batch H W 3"]:
         autoencoder = system.autoencoder.bind(params["autoencoder"])
@@ -139,7 +146,7 @@ def make_generate(
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         latents = sample(model, conditioning, noise, keys, plan, prediction, on_step)
         # One after the other: a decoder's full-size feature maps are most of the memory.
-        return jax.lax.map(lambda latent: to_pixels(autoencoder.decode(latent[None]))[0], latents)
+        return jax.lax.map(lambda latent: to_pixels(decode(autoencoder, latent[None]))[0], latents)
 
     over = mesh or images_mesh(jax.local_devices()[:1])
 

@@ -166,6 +166,7 @@ class FlashFacePipeline:
         *,
         precision: Precision = "auto",
         devices: Sequence[jax.Device] | None = None,
+        tile: int = 0,
         on_step: Callable[[], None] | None = None,
     ) -> "FlashFacePipeline":
         """Open a converted directory or a training run.
@@ -175,6 +176,8 @@ class FlashFacePipeline:
             precision: "float32", or "bfloat16" for half the memory and more speed on
                 accelerators, which "auto" takes there.
             devices: devices that share the images of a batch; all, of all hosts, if None.
+            tile: decode images in tiles of so many latent positions, which takes less memory and
+                more time, and changes nothing; 32 is a good size, 0 decodes whole images.
             on_step: called on the host after every step, on every device (for a progress bar).
 
         Raises:
@@ -200,7 +203,7 @@ class FlashFacePipeline:
             )
             for name in PARTS
         }
-        generate = make_generate(system, weights.config.schedule.prediction, mesh, on_step)
+        generate = make_generate(system, weights.config.schedule.prediction, mesh, on_step, tile)
         return cls(weights.config, params, tokenizer, chosen, mesh, generate, make_track(system))
 
     @cached_property

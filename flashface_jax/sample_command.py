@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
     precision = options.precision if repeated is None else repeated["precision"]
     with Progress(len(jobs)) as progress:
         pipeline = FlashFacePipeline.from_directory(
-            weights, precision=precision, on_step=progress.step
+            weights, precision=precision, tile=options.tile, on_step=progress.step
         )
         studio = Studio(
             pipeline,

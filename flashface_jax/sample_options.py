@@ -201,6 +201,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="float32, or bfloat16 for half the memory; auto: bfloat16 but on a CPU",
     )
     add(
+        "--tile",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decode images in tiles of N latent positions, for less memory; 32 is a good size "
+        "(default: whole images)",
+    )
+    add(
         "--keep-features",
         type=float,
         default=0,
@@ -228,6 +236,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError("--images must be 1 or more, and --seed 0 or more.")
     if options.batch is not None and options.batch < 1:
         raise ValueError("--batch must be 1 or more.")
+    if options.tile and options.tile < 8:
+        raise ValueError("--tile must be 8 or more, or 0 for whole images.")
     if not 0 <= options.keep_features < 1e4:
         raise ValueError("--keep-features must be 0 or more gigabytes.")
     if options.repaint is None and (options.mask or options.repaint_box):
