@@ -212,7 +212,8 @@ class FlashFacePipeline:
         digest = hashlib.sha256()
         for name, leaf in sorted(flatten(self.params).items()):
             digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
-            digest.update(np.ascontiguousarray(leaf.addressable_data(0)).data.cast("B"))
+            values = np.ascontiguousarray(leaf.addressable_data(0))
+            digest.update(values.reshape(-1).view(np.uint8))  # bfloat16 has no buffer of its own
         return digest.hexdigest()
 
     def __call__(
@@ -276,12 +277,12 @@ class FlashFacePipeline:
         request = self.request(padded, sampling, size or (self.config.image_size,) * 2)
         if cache is not None:
             request = self._with_features(request, shots[0].people, sampling, plan, cache)
-        placed = jax.tree.map(
-            lambda values, spec: _place(values, NamedSharding(self.mesh, spec)),
-            request,
-            request_specs(request),
-        )
-        images = self.generate(self.params, placed, plan)
+        leaves, structure = jax.tree.flatten(request)
+        placed = [
+            _place(values, NamedSharding(self.mesh, spec))
+            for values, spec in zip(leaves, request_specs(request), strict=True)
+        ]
+        images = self.generate(self.params, structure.unflatten(placed), plan)
         return {
             row: image
             for shard in images.addressable_shards

@@ -1,0 +1,25 @@
+"""Errors as one sentence, and values short enough to stand in one."""
+
+import reprlib
+from typing import Any
+
+LONGEST_SENTENCE = 1000
+
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = _shortener.maxlong = 60
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, in one line that ends with a full stop; the system's name their file."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    said = " ".join(said.split()) or type(error).__name__
+    if len(said) > LONGEST_SENTENCE:
+        said = said[:LONGEST_SENTENCE] + " ..."
+    return said if said.endswith((".", "!", "?")) else f"{said}."
+
+
+def shortened(value: Any) -> str:
+    """A value as Python writes it, cut where it is long or deep."""
+    return _shortener.repr(value)
