@@ -2,11 +2,7 @@
 
 import sys
 
-from flashface_jax.sample_command import main
-from flashface_jax.sample_options import parse_arguments
+from flashface_jax.sample_command import run
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(parse_arguments()))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run())

@@ -1,6 +1,7 @@
-"""Directories that exist only when they are whole."""
+"""Files and directories that exist only when they are whole."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -30,6 +31,40 @@ def new_directory(path: Path) -> Iterator[Path]:
         draft.rename(path)
     finally:
         _remove(draft)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a hidden place that becomes `path`, or replaces it, if the block succeeds."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def require_writable(directory: Path) -> None:
+    """Raise a ValueError if no file could be written to a directory, which need not exist yet.
+
+    Asked before long work, rather than found out after it. A file is tried, since permissions
+    alone do not tell.
+    """
+    try:
+        there = next(place for place in (directory, *directory.absolute().parents) if _is(place))
+        with tempfile.TemporaryDirectory(prefix=".flashface-", dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{directory} cannot be written to: {error.strerror}.") from error
+
+
+def _is(place: Path) -> bool:
+    """Whether a file or directory exists; raises OSError if its name is impossible."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _remove(directory: Path) -> None:

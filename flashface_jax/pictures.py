@@ -1,13 +1,17 @@
 """Contact sheets: rows of pictures of any size, with a caption above each row and column."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from flashface_jax.faces.align import fit_and_pad
+from flashface_jax.faces.files import DAMAGED
+from flashface_jax.files import whole_file
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -15,6 +19,8 @@ GAP = 4
 LINE = 14
 BACKGROUND = (255, 255, 255)
 INK = (40, 40, 40)
+LARGEST_CELL = 256
+MARK = ("Software", "flashface-jax contact sheet")
 
 
 def contact_sheet(
@@ -51,14 +57,28 @@ def contact_sheet(
     return sheet
 
 
-def write_sheet(out: Path, pictures: Sequence[Path], most: int = 64) -> Path:
-    """Write `sheet.png`: the first pictures, small, six to a row."""
+def write_sheet(place: Path, pictures: Sequence[Path], most: int = 64) -> None:
+    """Write the first pictures, small, six to a row, as a PNG that `is_sheet` knows."""
     images = []
     for path in pictures[:most]:
         with Image.open(path) as file:
-            images.append(np.asarray(file.convert("RGB")))
+            small = file.convert("RGB")
+        small.thumbnail((LARGEST_CELL, LARGEST_CELL))  # photos that were repainted may be large
+        images.append(np.asarray(small))
     rows = [images[i : i + 6] for i in range(0, len(images), 6)]
-    cell = min(256, 2 * max(images[0].shape[:2]))
-    place = out / "sheet.png"
-    contact_sheet(rows, cell=cell).save(place)
-    return place
+    cell = min(LARGEST_CELL, 2 * max(images[0].shape[:2]))
+    info = PngInfo()
+    info.add_text(*MARK)
+    with whole_file(place) as draft:
+        contact_sheet(rows, cell=cell).save(draft, format="PNG", pnginfo=info)
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet that was written here, and not something of the user's."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of many pixels
+            with Image.open(path) as image:
+                return bool(image.info.get(MARK[0]) == MARK[1])
+    except (*DAMAGED, Image.DecompressionBombError):
+        return False

@@ -1,8 +1,10 @@
 """The sample.py command: opens the weights, makes the jobs, and says what became of them."""
 
 import argparse
+import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,49 +12,112 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from flashface_jax.errors import sentence
 from flashface_jax.faces.cascade_detector import CascadeDetector
 from flashface_jax.faces.detect import FaceDetector
 from flashface_jax.faces.insightface_detector import InsightFaceDetector
-from flashface_jax.pictures import write_sheet
+from flashface_jax.files import require_writable
+from flashface_jax.jobs import SHEET
+from flashface_jax.pictures import is_sheet, write_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.records import Record, read_record
 from flashface_jax.reference_cache import ReferenceCache
-from flashface_jax.sample_options import check_options, jobs_of
-from flashface_jax.studio import Outcome, Studio
+from flashface_jax.sample_options import check_options, jobs_of, parse_arguments
+from flashface_jax.studio import Outcome, Reporter, Studio
+from flashface_jax.weights import open_weights
+
+FAILED, STOPPED = 1, 130
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; what goes wrong becomes one sentence on standard error.
+
+    Args:
+        arguments: those of the command line if None.
+
+    Returns:
+        The exit status: 0 if all images were made, 1 if not, 130 if the user stopped it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text
+    try:
+        return main(parse_arguments(arguments))
+    except KeyboardInterrupt:
+        print("\nerror: stopped; the same command goes on from here.", file=sys.stderr)
+        return STOPPED
+    except (ValueError, OSError) as error:
+        said = sentence(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = "there is too little memory: lower --batch or --size, or give --tile 32."
+    print(f"error: {said}", file=sys.stderr)
+    return FAILED
 
 
 def main(options: argparse.Namespace) -> int:
     """Make the images, and say where they are; 0 if all were made, 1 if some failed."""
     check_options(options)
+    require_writable(options.out)
     if options.distributed:
-        jax.distributed.initialize()
+        _join_hosts()
     keep_compiled_programs()
-    repeated = None if options.repeat is None else read_record(options.repeat)
-    jobs, broken = jobs_of(options, repeated)
-    weights = options.weights or Path(repeated["weights"]["path"] if repeated else "")
-    precision = options.precision if repeated is None else repeated["precision"]
-    with Progress(len(jobs)) as progress:
-        pipeline = FlashFacePipeline.from_directory(
-            weights, precision=precision, tile=options.tile, on_step=progress.step
-        )
-        studio = Studio(
-            pipeline,
-            weights,
-            lambda: _detector(options),
-            at_a_time=min(options.batch or _usual_batch(pipeline), max(len(jobs), 1)),
-            cache=ReferenceCache(int(options.keep_features * 1e9))
-            if options.keep_features
-            else None,
-            say=tqdm.write,
-            on_batch=lambda images, steps: progress.begin(images, steps * pipeline.mesh.size),
-        )
+    if options.repeat is not None:
+        return _repeat(options, read_record(options.repeat))
+    jobs, broken = jobs_of(options)
+    kind = OneCommand if options.jobs is None else Progress
+    with kind(len(jobs)) as progress:
+        studio = _studio(options, options.weights, progress, len(jobs))
         for place, error in broken.items():
-            tqdm.write(f"{place}: {error}")
+            progress.failed(place, error)
         outcome = studio.run(jobs, options.out)
-        progress.kept(len(outcome.kept))
-    if repeated is not None and outcome.made:
-        _compare(options.repeat, repeated, outcome.made[0])
-    return _report(options, outcome, len(broken))
+    return _report(options.out, outcome, len(broken))
+
+
+def _repeat(options: argparse.Namespace, record: Record) -> int:
+    """Make an image again, and say how it differs from the first."""
+    (job,), _ = jobs_of(options, record)
+    if (options.out / f"{job.name}.png").resolve() == options.repeat.resolve():
+        raise ValueError(f"{options.repeat} would be made again in its own place: give --out.")
+    if options.precision == "auto":
+        options.precision = record.precision
+    try:
+        with OneCommand(1) as progress:
+            weights = options.weights or Path(record.weights.path)
+            outcome = _studio(options, weights, progress, 1, record).run([job], options.out)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{options.repeat} cannot be made again: {sentence(error)}") from error
+    again = [*outcome.made, *outcome.kept][0]
+    print(_differences(options.repeat, record, again))
+    return 0
+
+
+def _studio(
+    options: argparse.Namespace,
+    weights: Path,
+    progress: "Progress",
+    images: int,
+    record: Record | None = None,
+) -> Studio:
+    """What makes the images; raises for weights that cannot be opened."""
+
+    def open_pipeline() -> FlashFacePipeline:
+        progress.note(f"opening {weights}")
+        return FlashFacePipeline.from_directory(
+            weights, precision=options.precision, tile=options.tile, on_step=progress.step
+        )
+
+    cache = ReferenceCache(int(options.keep_features * 1e9)) if options.keep_features else None
+    return Studio(
+        open_weights(weights).config,
+        open_pipeline,
+        weights,
+        lambda: _detector(options, record),
+        at_a_time=min(options.batch or _usual_batch(), max(images, 1)),
+        cache=cache,
+        reporter=progress,
+    )
 
 
 def keep_compiled_programs() -> None:
@@ -62,77 +127,131 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "flashface_jax" / "compiled"))
 
 
-class Progress:
-    """A bar that counts images, and moves at every step."""
+class Progress(Reporter):
+    """A bar that counts images, and moves at every step; it appears with the first batch."""
 
     def __init__(self, images: int):
-        form = (
-            "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
-        )
-        self._bar = tqdm(total=images, desc="sampling", unit="image", bar_format=form)
+        self._images = images
+        self._there = 0
+        self._bar: tqdm | None = None
         self._each = 0.0
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            jax.effects_barrier()  # steps are reported behind the results
+            self._bar.close()
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the bar."""
+        tqdm.write(text)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Say why an image cannot be made, and go on."""
+        tqdm.write(f"{name}: {sentence(error)}", file=sys.stderr)
+
+    def kept(self, images: int) -> None:
+        """Count images that need no making."""
+        self._there = images
 
     def begin(self, images: int, steps: int) -> None:
         """Announce a batch: its images, and the steps that will be reported."""
+        if self._bar is None:
+            form = (
+                "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
+                "[{elapsed}<{remaining}, {rate_fmt}]"
+            )
+            self._bar = tqdm(
+                total=self._images,
+                initial=self._there,
+                desc="sampling",
+                unit="image",
+                bar_format=form,
+            )
         self._each = images / steps
 
     def step(self) -> None:
         """Advance by a step."""
-        self._bar.update(self._each)
-
-    def kept(self, images: int) -> None:
-        """Count images that needed no making."""
-        self._bar.update(images)
+        if self._bar is not None:
+            # Rounding must not lead beyond the end, which tqdm warns of.
+            self._bar.update(min(self._each, self._bar.total - self._bar.n))
 
 
-def _detector(options: argparse.Namespace) -> FaceDetector:
-    if options.detector == "cascade":
-        return CascadeDetector()
-    if options.detector == "none":
+class OneCommand(Progress):
+    """Progress of images that a command asks for; what is wrong with one is so with all."""
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Stop."""
+        raise error
+
+
+def _join_hosts() -> None:
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--distributed finds no other hosts ({error}): leave it out on a single machine."
+        ) from error
+
+
+def _detector(options: argparse.Namespace, record: Record | None) -> FaceDetector:
+    name = options.detector
+    if name is None:
+        # Only the cascades' description begins so; the other detector is the usual one.
+        cascade = record is not None and (record.detector or "").startswith("OpenCV")
+        name = "cascade" if cascade else "insightface"
+    if name == "none":
         raise ValueError("A photo needs its face found: choose another --detector than none.")
-    return InsightFaceDetector(options.face_models)
+    return CascadeDetector() if name == "cascade" else InsightFaceDetector(options.face_models)
 
 
-def _usual_batch(pipeline: FlashFacePipeline) -> int:
-    return pipeline.mesh.size * (1 if jax.default_backend() == "cpu" else 4)
+def _usual_batch() -> int:
+    return jax.device_count() * (1 if jax.default_backend() == "cpu" else 4)
 
 
-def _compare(original: Path, record: Record, made: Path) -> None:
-    """Say how the image made again differs from the first."""
+def _differences(original: Path, before: Record, made: Path) -> str:
+    """How an image made again differs from the first, in sentences."""
     now = read_record(made)
-    for what, name in (("references", "the reference faces"), ("weights", "the weights")):
-        before, after = record[what], now[what]
-        if what == "weights":
-            before, after = before["sha256"], after["sha256"]
-        if before != after:
-            print(f"note: {name} are not those that {original} was made of")
+    compared = {
+        "reference faces": (before.references, now.references),
+        "photo to paint into": (before.painted, now.painted),
+        "weights": (before.weights.sha256, now.weights.sha256),
+    }
+    others = [f"other {name}" for name, (first, second) in compared.items() if first != second]
     with Image.open(original) as first, Image.open(made) as second:
-        pixels = [np.asarray(image, np.int16) for image in (first, second)]
+        pixels = [np.asarray(image.convert("RGB"), np.int16) for image in (first, second)]
     if pixels[0].shape != pixels[1].shape:
-        print(f"{made} has another size than {original}")
-        return
-    difference = np.abs(pixels[0] - pixels[1]).max()
-    print(f"{made} differs from {original} by at most {difference} of 255 levels")
+        said = f"{made} has another size than {original}"
+    elif np.array_equal(pixels[0], pixels[1]):
+        said = f"{made} has the same pixels as {original}"
+    else:
+        most = np.abs(pixels[0] - pixels[1]).max()
+        said = f"{made} differs from {original} by up to {most} of 255 levels"
+    return f"{said}; it was made with {' and '.join(others)}." if others else f"{said}."
 
 
-def _report(options: argparse.Namespace, outcome: Outcome, broken: int) -> int:
+def _sheet(place: Path, images: Sequence[Path]) -> str:
+    """Write the contact sheet, unless something of the user's is there; says what was done."""
+    if place.exists() and not is_sheet(place):
+        return f"wrote no contact sheet, since {place} is something else"
+    write_sheet(place, images)
+    return f"wrote {place}"
+
+
+def _report(out: Path, outcome: Outcome, broken: int) -> int:
     made, kept = len(outcome.made), len(outcome.kept)
     if made:
-        print(f"wrote {made} image{'s' * (made != 1)} to {options.out}")
-        sheet = write_sheet(options.out, sorted([*outcome.made, *outcome.kept]))
-        print(f"wrote {sheet}")
+        print(f"wrote {made} image{'s' * (made != 1)} to {out}")
+        if jax.process_index() == 0:
+            print(_sheet(out / f"{SHEET}.png", sorted([*outcome.made, *outcome.kept])))
     if kept:
-        print(f"kept {kept} that were there already")
+        print(f"kept {kept} that {'was' if kept == 1 else 'were'} there already")
     failed = len(outcome.failed) + broken
     if failed:
         print(
-            f"error: {failed} of {made + kept + failed} could not be made, as said above",
+            f"error: {failed} of {made + kept + failed} could not be made, as said above.",
             file=sys.stderr,
         )
-    return 1 if failed else 0
+    return FAILED if failed else 0

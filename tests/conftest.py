@@ -16,3 +16,26 @@ jax.config.update("jax_default_matmul_precision", "float32")
 # Runs of the same configuration within one session compile once.
 jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="flashface-tests-"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+import pytest  # noqa: E402
+
+from tests import sampling  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory):
+    """A folder with weights and photos."""
+    return sampling.make_folder(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="session")
+def opened():
+    """What stands in for opening a pipeline: the same one for all tests."""
+    return sampling.Opened()
+
+
+@pytest.fixture
+def command(sample_folder, opened, monkeypatch, capsys):
+    """The sample.py command, in process."""
+    monkeypatch.setattr(sampling.FlashFacePipeline, "from_directory", opened)
+    return sampling.Command(sample_folder, capsys)

@@ -11,8 +11,7 @@ from PIL import Image
 from flashface_jax.faces.detect import Face
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.sample_command import run
-from flashface_jax.training.loop import train
-from tests.small import with_changes
+from tests.random_weights import small_system, write_random_weights
 
 REALLY_OPEN = FlashFacePipeline.from_directory
 
@@ -37,25 +36,27 @@ def _is_said(line: str) -> bool:
 
 @dataclass
 class Opened:
-    """Opens each directory once; steps are reported to whoever opened last."""
+    """Opens each directory once, and remembers what was asked for.
+
+    No step is reported: programs that call back into Python are not kept by JAX's cache, and so
+    each test that opens other weights would compile anew.
+    """
 
     pipelines: dict[Any, FlashFacePipeline] = field(default_factory=dict)
-    on_step: Any = None
-    times: int = 0
+    asked: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, path: Path, *, precision="auto", tile=0, on_step=None, devices=None):
-        self.times, self.on_step = self.times + 1, on_step
-        key = Path(path).resolve(), precision, tile
+    def __call__(self, path: Path, **options: Any) -> FlashFacePipeline:
+        self.asked.append(options)
+        options = {name: value for name, value in options.items() if name == "precision"}
+        key = Path(path).resolve(), options.get("precision")
         if key not in self.pipelines:
-            self.pipelines[key] = REALLY_OPEN(
-                path, precision=precision, tile=tile, on_step=lambda: self.on_step()
-            )
+            self.pipelines[key] = REALLY_OPEN(path, **options)
         return self.pipelines[key]
 
 
 def make_folder(folder: Path) -> Path:
-    """A training run of one step, and photos: crops, and one to paint into with its mask."""
-    train(with_changes(steps=1, grid_people=0), folder / "run")
+    """Weights, and photos: face crops, and one to paint into with its mask."""
+    write_random_weights(folder / "weights", small_system())
     rng = np.random.default_rng(0)
     for i, shape in enumerate([(40, 30, 3), (32, 32, 3), (32, 32, 3), (32, 32, 3)]):
         save(folder / f"{i}.png", rng.integers(0, 256, shape, dtype=np.uint8))
@@ -126,10 +127,10 @@ class Command:
 
     def jobs(self, file: Path, out: Path, *more: object) -> Said:
         """Run a jobs file about face crops."""
-        run_ = self.folder / "run"
-        return self("--weights", run_, "--jobs", file, "--out", out, "--detector", "none", *more)
+        base = ["--weights", self.folder / "weights", "--detector", "none"]
+        return self(*base, "--jobs", file, "--out", out, *more)
 
     def usual(self, out: Path) -> list[str]:
         faces = [str(self.folder / "0.png"), str(self.folder / "1.png")]
-        weights = ["--weights", str(self.folder / "run"), "--out", str(out)]
+        weights = ["--weights", str(self.folder / "weights"), "--out", str(out)]
         return [*weights, "--references", *faces, "--detector", "none"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from flashface_jax.errors import shortened
 from flashface_jax.faces.detect import Face, largest_first
 
 Word = Literal["only", "largest"]
@@ -11,6 +12,7 @@ Which = Word | int
 WORDS: tuple[Word, ...] = ("only", "largest")
 MIN_SCORE = 0.6
 MIN_SIDE = 40
+LONGEST_NUMBER = 4
 
 
 def parse_which(text: str) -> Which:
@@ -22,10 +24,11 @@ def parse_which(text: str) -> Which:
     for word in WORDS:
         if text == word:
             return word
-    if text.isascii() and text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER:
         return int(text)
     raise ValueError(
-        f"--face is {text!r} but must be only, largest, or a number counted left to right from 0."
+        f"face is {shortened(text)}; it must be only, largest, or a number counted left to right "
+        "from 0."
     )
 
 

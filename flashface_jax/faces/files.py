@@ -1,5 +1,6 @@
 """Reading photos and masks from files."""
 
+import stat
 import struct
 import warnings
 import zlib
@@ -108,24 +109,40 @@ class _TooLargeError(Exception):
     """A photo has too many pixels."""
 
 
+def check_picture(path: Path) -> None:
+    """Raise a ValueError that names a file which is missing or none, without reading it."""
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path} does not exist.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({_said(error)}).") from error
+    if stat.S_ISDIR(kind):
+        raise ValueError(f"{path} is a directory: name the pictures in it.")
+    if not stat.S_ISREG(kind):
+        raise ValueError(f"{path} is no picture that can be read (it is no ordinary file).")
+
+
 def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
     """A picture turned upright as its EXIF says, on a background; errors name the file."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory: name the pictures in it.")
+    check_picture(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns of many pixels, which are counted here, and of damage that it overcomes.
             warnings.simplefilter("ignore")
             return _decode(path, longest_side, background)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
     except _TooLargeError as error:
         raise ValueError(f"{path} {error}: reduce it to sides of {LONGEST_SIDE}.") from error
     except UnidentifiedImageError as error:
         what = "empty" if path.stat().st_size == 0 else "no JPEG, PNG or other known format"
         raise ValueError(f"{path} is no picture that can be read (the file is {what}).") from error
     except DAMAGED as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}).") from error
+        raise ValueError(f"{path} is no picture that can be read ({_said(error)}).") from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, where the file is named already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _decode(path: Path, longest_side: int | None, background: str) -> Image.Image:
