@@ -88,8 +88,8 @@ def _union(kind: Any, value: Any, name: str) -> Any:
     raise _misfit(kind, value, name)
 
 
-def _number(value: float) -> Any:
-    """The value as a finite number."""
+def _number(value: Any) -> Any:
+    """A whole or other number as a finite float."""
     try:
         return float(value) if math.isfinite(value) else _MISFIT
     except OverflowError:

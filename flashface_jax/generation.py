@@ -157,7 +157,7 @@ def make_generate(
         leaves, structure = jax.tree.flatten(request)
         # Nothing passes between devices: each makes its own images.
         return jax.shard_map(
-            lambda params, leaves, plan: run(params, structure.unflatten(leaves), plan),
+            lambda params, leaves, plan: run(params, jax.tree.unflatten(structure, leaves), plan),
             mesh=over,
             in_specs=(PartitionSpec(), request_specs(request), PartitionSpec()),
             out_specs=PartitionSpec(IMAGES),

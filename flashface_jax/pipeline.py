@@ -182,13 +182,18 @@ class FlashFacePipeline:
 
         Raises:
             WeightsError: if the directory is neither, or lacks a part.
-            ValueError: if its parts do not fit each other.
+            ValueError: if its parts do not fit each other, or cannot be built.
         """
         weights = open_weights(path)
         weights.config.check_consistency()
         chosen = resolve_precision(precision)
         dtype = jnp.dtype(chosen)
-        system = build_system(weights.config, Compute(dtype))
+        try:
+            system = build_system(weights.config, Compute(dtype))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(
+                f"{path}/config.json describes networks that cannot be built ({error})."
+            ) from error
         tokenizer = weights.tokenizer()
         if tokenizer.vocab_size > weights.config.text_tower.vocabulary:
             raise ValueError(
@@ -213,7 +218,8 @@ class FlashFacePipeline:
         for name, leaf in sorted(flatten(self.params).items()):
             digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
             values = np.ascontiguousarray(leaf.addressable_data(0))
-            digest.update(values.reshape(-1).view(np.uint8))  # bfloat16 has no buffer of its own
+            # bfloat16 has no buffer of its own.
+            digest.update(values.reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
     def __call__(
@@ -282,7 +288,7 @@ class FlashFacePipeline:
             _place(values, NamedSharding(self.mesh, spec))
             for values, spec in zip(leaves, request_specs(request), strict=True)
         ]
-        images = self.generate(self.params, structure.unflatten(placed), plan)
+        images = self.generate(self.params, jax.tree.unflatten(structure, placed), plan)
         return {
             row: image
             for shard in images.addressable_shards

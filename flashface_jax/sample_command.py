@@ -108,9 +108,14 @@ def _studio(
             weights, precision=options.precision, tile=options.tile, on_step=progress.step
         )
 
+    config = open_weights(weights).config
+    try:
+        config.check_consistency()
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from error
     cache = ReferenceCache(int(options.keep_features * 1e9)) if options.keep_features else None
     return Studio(
-        open_weights(weights).config,
+        config,
         open_pipeline,
         weights,
         lambda: _detector(options, record),

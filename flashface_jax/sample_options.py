@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -349,8 +349,9 @@ def check_options(options: argparse.Namespace) -> None:
             f"--keep-features is {options.keep_features}; choose 0 or more gigabytes, and fewer "
             "than 10000."
         )
-    if options.repaint is None and (options.mask or options.repaint_box):
-        raise ValueError("--mask and --repaint-box say what to paint anew of --repaint PHOTO.")
+    if options.repaint is None:
+        for name in _given(options, ("mask", "repaint_box", "repaint_face", "context")):
+            raise ValueError(f"{name} says how to paint into a photo: give --repaint PHOTO.")
     if options.mask and options.repaint_box:
         raise ValueError("Give either --mask or --repaint-box.")
     if options.face_models is not None and options.detector not in (None, "insightface"):
@@ -359,14 +360,21 @@ def check_options(options: argparse.Namespace) -> None:
 
 def _check_alone(options: argparse.Namespace) -> None:
     """Raise a ValueError if an option says what images show, where a file does."""
-    parser = make_parser()
     way = "--jobs" if options.jobs is not None else "--repeat"
-    for name, value in vars(options).items():
-        if name not in FOR_ANY_JOB and value != parser.get_default(name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} does not go with {way}, whose file says what the "
-                "images show: leave it out."
-            )
+    for name in _given(options, set(vars(options)) - FOR_ANY_JOB):
+        raise ValueError(
+            f"{name} does not go with {way}, whose file says what the images show: leave it out."
+        )
+
+
+def _given(options: argparse.Namespace, names: Collection[str]) -> list[str]:
+    """Those of some options that are not at their defaults, as a user writes them."""
+    parser = make_parser()
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(options).items()
+        if name in names and value != parser.get_default(name)
+    ]
 
 
 def jobs_of(

@@ -24,6 +24,8 @@ from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
 
 FORMAT = 1
+NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading JSON of another form than was written raises."""
 WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 
@@ -58,9 +60,9 @@ def read_config(directory: Path) -> SystemConfig:
             f"{directory} is no weights directory: it has no config.json. "
             "`python -m flashface_jax.convert official --help` makes one."
         ) from error
-    except (ValueError, KeyError, TypeError, dacite.DaciteError) as error:
-        if isinstance(error, WeightsError):
-            raise
+    except WeightsError:
+        raise
+    except (*NOT_DESCRIBED, OSError, dacite.DaciteError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
 
 
