@@ -24,6 +24,7 @@ from flashface_jax.generation import (
     make_track,
     request_specs,
 )
+from flashface_jax.models.attention_backends import attention_named
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten
 from flashface_jax.reference_cache import ReferenceCache
@@ -166,6 +167,7 @@ class FlashFacePipeline:
         *,
         precision: Precision = "auto",
         devices: Sequence[jax.Device] | None = None,
+        attention: str = "auto",
         tile: int = 0,
         on_step: Callable[[], None] | None = None,
     ) -> "FlashFacePipeline":
@@ -176,6 +178,7 @@ class FlashFacePipeline:
             precision: "float32", or "bfloat16" for half the memory and more speed on
                 accelerators, which "auto" takes there.
             devices: devices that share the images of a batch; all, of all hosts, if None.
+            attention: backend, as `models.attention_backends.attention_named` takes it.
             tile: decode images in tiles of so many latent positions, which takes less memory and
                 more time, and changes nothing; 32 is a good size, 0 decodes whole images.
             on_step: called on the host after every step, on every device (for a progress bar).
@@ -188,7 +191,7 @@ class FlashFacePipeline:
         weights.config.check_consistency()
         chosen = resolve_precision(precision)
         dtype = jnp.dtype(chosen)
-        system = build_system(weights.config, Compute(dtype))
+        system = build_system(weights.config, Compute(dtype, attention_named(attention)))
         tokenizer = weights.tokenizer()
         if tokenizer.vocab_size > weights.config.text_tower.vocabulary:
             raise ValueError(
