@@ -78,16 +78,17 @@ SHARED = ("negative_tokens",)
 OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
 
 
-def request_specs(request: Request) -> Any:
+def request_specs(request: Request) -> list[PartitionSpec]:
     """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
     own_people = len(request.person_share) == len(request.tokens) > 1
 
-    def spec(path: tuple[Any, ...], _: Array) -> PartitionSpec:
+    def spec(path: tuple[Any, ...]) -> PartitionSpec:
         name = path[0].name
         shared = name in SHARED or (name in OF_PEOPLE and not own_people)
         return PartitionSpec() if shared else PartitionSpec(IMAGES)
 
-    return jax.tree_util.tree_map_with_path(spec, request)
+    # A list, as a Request holds arrays and nothing else.
+    return [spec(path) for path, _ in jax.tree.leaves_with_path(request)]
 
 
 Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
@@ -154,14 +155,15 @@ def make_generate(
     def generate(
         params: dict[str, Params], request: Request, plan: Plan
     ) -> UInt8[Array, "batch H W 3"]:
+        leaves, structure = jax.tree.flatten(request)
         # Nothing passes between devices: each makes its own images.
         return jax.shard_map(
-            run,
+            lambda params, leaves, plan: run(params, jax.tree.unflatten(structure, leaves), plan),
             mesh=over,
             in_specs=(PartitionSpec(), request_specs(request), PartitionSpec()),
             out_specs=PartitionSpec(IMAGES),
             check_vma=False,
-        )(params, request, plan)
+        )(params, leaves, plan)
 
     return generate
 

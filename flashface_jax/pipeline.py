@@ -241,7 +241,12 @@ class FlashFacePipeline:
             sampling: steps, strengths and suffixes; what the weights like if None.
             size: height and width in pixels; what the weights were trained at if None.
             cache: keeps the person's features for the next call.
+
+        Raises:
+            ValueError: if prompts and seeds differ in number, or as `make` does.
         """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts have {len(seeds)} seeds: give one for each.")
         people = (Person(references),)
         shots = [
             Shot(prompt, people, seed, negative_prompt, tuple(face_box))
@@ -271,7 +276,12 @@ class FlashFacePipeline:
         Returns:
             Place in `shots` -> image, for the images that this host's devices made: all of them,
             unless there are several hosts.
+
+        Raises:
+            ValueError: if there is no shot, or they do not fit each other or the model.
         """
+        if not shots:
+            raise ValueError("There is no image to make: give at least one shot.")
         sampling = sampling or self.config.sampling
         plan = sampling.plan(self.config.schedule)
         devices = self.mesh.size
@@ -279,10 +289,13 @@ class FlashFacePipeline:
         request = self.request(padded, sampling, size or (self.config.image_size,) * 2)
         if cache is not None:
             request = self._with_features(request, shots[0].people, sampling, plan, cache)
-        placed = jax.tree.map(
-            lambda values, spec: _place(values, NamedSharding(self.mesh, spec)),
-            request,
-            request_specs(request),
+        leaves, structure = jax.tree.flatten(request)
+        placed = jax.tree.unflatten(
+            structure,
+            [
+                _place(values, NamedSharding(self.mesh, spec))
+                for values, spec in zip(leaves, request_specs(request), strict=True)
+            ],
         )
         images = self.generate(self.params, placed, plan)
         return {

@@ -21,6 +21,8 @@ from flashface_jax.shapes import Latent, PerStep
 
 SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral"]
 Levels = Float64[np.ndarray, " levels"]
+EachStep = Float64[np.ndarray, " steps"]
+"""One number a step: one fewer than there are levels."""
 
 
 class Update(NamedTuple):
@@ -96,13 +98,13 @@ SOLVERS: dict[SolverName, Solver] = {
 }
 
 
-def _pairs(sigma: Levels) -> tuple[Levels, Levels, Levels, Levels]:
+def _pairs(sigma: Levels) -> tuple[EachStep, EachStep, EachStep, EachStep]:
     """σ and σ', α and α' of every step."""
     alpha = np.sqrt(1 - sigma**2)
     return sigma[:-1], sigma[1:], alpha[:-1], alpha[1:]
 
 
-def _variance_preserving(sigma: Levels, state: Levels, noise: Levels) -> Update:
+def _variance_preserving(sigma: Levels, state: EachStep, noise: EachStep) -> Update:
     """Turn x'/α' = state·x/α + (1 - state)·x_0 + noise·z into coefficients of x and x'."""
     _, _, alpha, alpha_after = _pairs(sigma)
     return Update(

@@ -69,11 +69,11 @@ class BlockedAttention:
         key_weight: KeyWeight | None = None,
     ) -> Attended:
         """Softmax(query . key / sqrt(d) + log(key_weight)) value."""
-        batch, queries, heads, _ = query.shape
+        batch, queries, heads, d = query.shape
         keys = key.shape[1]
         # (batch·heads, tokens, d): what a block of one or of all heads is cut from.
         query, key, value = (
-            x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], -1) for x in (query, key, value)
+            x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], d) for x in (query, key, value)
         )
         bias = None if key_weight is None else jnp.repeat(_log(key_weight), heads, axis=0)
         if self.head_by_head and queries * keys > SMALL_HEAD:
@@ -84,7 +84,7 @@ class BlockedAttention:
             )
         else:
             values, log_normalizer = self._heads(query, key, value, bias)
-        values = values.reshape(batch, heads, queries, -1).swapaxes(1, 2)
+        values = values.reshape(batch, heads, queries, d).swapaxes(1, 2)
         return Attended(values, log_normalizer.reshape(batch, heads, queries).swapaxes(1, 2))
 
     def _heads(

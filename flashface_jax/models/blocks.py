@@ -273,13 +273,18 @@ class TransformerBlock(nnx.Module):
         self.feed_forward = FeedForward(channels, compute, keys)
 
     def __call__(
-        self, x: Tokens, context: TextContext, reference: BlockReference | None
+        self, x: Tokens, context: TextContext, references: list[BlockReference] | None
     ) -> tuple[Tokens, Tokens]:
-        """Return the block's output and `norm1(x)`, which is what a ReferenceNet hands out."""
+        """Return the block's output and `norm1(x)`, which is what a ReferenceNet hands out.
+
+        Reference attention is over the image and the one entry of `references`, or over the image
+        alone if that is empty; None leaves it out.
+        """
         y = self.norm1(x).astype(x.dtype)
         x = x + self.self_attention(y, y)
-        if reference is not None and self.reference_attention is not None:
-            x = x + self.reference_attention.with_references(y, reference)
+        second = self.reference_attention
+        if references is not None and second is not None:
+            x = x + (second.with_references(y, *references) if references else second(y, y))
         x = x + self.cross_attention(self.norm2(x), context)
         return x + self.feed_forward(self.norm3(x)), y
 
@@ -307,14 +312,19 @@ class SpatialTransformer(nnx.Module):
         self.conv_out = conv(channels, channels, compute, keys, size=1, zero=True)
 
     def __call__(
-        self, x: FeatureMap, context: TextContext, references: list[BlockReference]
+        self, x: FeatureMap, context: TextContext, references: list[BlockReference] | None
     ) -> tuple[FeatureMap, list[Tokens]]:
-        """Return the output and each block's `norm1(x)`; `references` is empty or one a block."""
+        """Return the output and each block's `norm1(x)`.
+
+        `references` is one a block, empty where there is only the image to see, or None to leave
+        reference attention out.
+        """
         batch, height, width, channels = x.shape
         tokens = self.conv_in(self.norm(x)).reshape(batch, height * width, channels)
         features = []
         for i, block in enumerate(self.blocks):
-            tokens, feature = block(tokens, context, references[i] if references else None)
+            seen = None if references is None else references[i : i + 1]
+            tokens, feature = block(tokens, context, seen)
             features.append(feature)
         return x + self.conv_out(tokens.reshape(x.shape)), features
 

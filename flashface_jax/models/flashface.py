@@ -119,8 +119,8 @@ class FlashFace(nnx.Module):
                 without its face before it.
             timestep: integers in [0, 1000), one a row.
             context: text context of each row.
-            references: features, how often each counts, and λ_feat; None skips reference
-                attention.
+            references: features, how often each counts, and λ_feat; None leaves reference
+                attention to the image alone, as λ_feat = 0 does.
             beside: the first `beside` rows are predicted with references and, after those, all
                 rows without.
         """

@@ -3,7 +3,7 @@
 The same class serves as denoiser and as ReferenceNet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -208,7 +208,7 @@ class Stage(nnx.Module):
         x: FeatureMap,
         time: Float[Array, "batch t"],
         context: TextContext,
-        references: list[BlockReference],
+        references: list[BlockReference] | None,
     ) -> tuple[FeatureMap, list[Tokens]]:
         """Return the output before upsampling, and the features of the transformer's blocks."""
         x = self.residual(x, time)
@@ -239,7 +239,7 @@ class Middle(nnx.Module):
         x: FeatureMap,
         time: Float[Array, "batch t"],
         context: TextContext,
-        references: list[BlockReference],
+        references: list[BlockReference] | None,
     ) -> tuple[FeatureMap, list[Tokens]]:
         """Return the output and the features of the transformer's blocks."""
         x, features = self.transformer(self.residual1(x, time), context, references)
@@ -309,7 +309,7 @@ class UNet(nnx.Module):
             x: input latents, (batch, h, w, in_channels), any h and w.
             timestep: integers in [0, 1000).
             context: text context, (batch, words, context_channels).
-            references: features for the blocks that have reference attention, or None.
+            references: what reference attention sees besides the image; None for the image alone.
             beside: the first `beside` rows are also predicted without references. Both share what
                 comes before the first reference attention, so that the encoder runs once.
 
@@ -319,7 +319,11 @@ class UNet(nnx.Module):
         """
         if self.head is None:
             raise ValueError("This U-Net was built without a head: ask it for features().")
-        return self.head(self._run(x, timestep, context, references, beside)[0])
+
+        def seen(stage: str) -> list[BlockReference]:
+            return [] if references is None else references.at(stage)
+
+        return self.head(self._run(x, timestep, context, seen, beside)[0])
 
     def features(
         self, x: FeatureMap, timestep: Timestep, context: TextContext
@@ -327,24 +331,24 @@ class UNet(nnx.Module):
         """Return block name -> `norm1` output (batch, tokens, c) of every transformer block.
 
         Under `jit` the ones that nobody reads, and what only they need, cost nothing; so a
-        ReferenceNet stops after the last feature that the denoiser wants.
+        ReferenceNet stops after the last feature that the denoiser wants. Reference attention is
+        left out, also that of a middle that is the denoiser's own.
         """
-        return self._run(x, timestep, context, None, 0)[1]
+        return self._run(x, timestep, context, lambda stage: None, 0)[1]
 
     def _run(
         self,
         x: FeatureMap,
         timestep: Timestep,
         context: TextContext,
-        references: References | None,
+        seen: Callable[[str], list[BlockReference] | None],
         beside: int,
     ) -> tuple[FeatureMap, dict[str, Tokens]]:
         time = self.time_embedding(timestep)
         features: dict[str, Tokens] = {}
 
         def run(stage: Stage | Middle, x: FeatureMap, name: str) -> FeatureMap:
-            seen = [] if references is None else references.at(name)
-            x, made = stage(x, time, context, seen)
+            x, made = stage(x, time, context, seen(name))
             features.update({f"{name}/{i}": feature for i, feature in enumerate(made)})
             return x
 

@@ -47,10 +47,10 @@ class MasksInRecordedOrder(FlashFace):
     [a, b, a, b]; the recordings have two different masks in one batch.
     """
 
-    def denoise(self, latents, face_mask, timestep, context, references):
+    def denoise(self, latents, condition, timestep, context, references):
         branches = latents.shape[0] // RECORDED_SAMPLES
         mask = np.repeat(np.arange(RECORDED_SAMPLES), branches)
-        return super().denoise(latents, face_mask[mask], timestep, context, references)
+        return super().denoise(latents, condition[mask], timestep, context, references)
 
 
 RECORDED_SAMPLES = 2

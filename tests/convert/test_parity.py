@@ -4,14 +4,22 @@ Tolerances are fractions of the recording's standard deviation. The figure reach
 message of every failure, and in docs/parity.md.
 """
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import jit
 
 from flashface_jax.diffusion.guidance import Guidance
-from flashface_jax.diffusion.sampling import Conditioning, sample
-from flashface_jax.diffusion.schedule import SamplingSteps, noise_levels, sampling_steps
+from flashface_jax.diffusion.sampling import (
+    Conditioning,
+    ReferenceLatents,
+    plan_sampling,
+    sample,
+)
+from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.models.unet import References
 from tests.recorded import arrays, assert_close, block_name, nhwc
 
@@ -48,7 +56,7 @@ def call(request, converted, recording):
             jnp.repeat(recording["face_mask"], branches, axis=0)[..., None],  # their order
             jnp.full((rows,), timestep[0]),
             context,
-            References(features, jnp.ones((1, 3), bool), jnp.full((referenced,), strength)),
+            References(features, jnp.ones((1, 3)), jnp.full((referenced, 1), strength)),
         )
         return features, noise
 
@@ -87,40 +95,29 @@ def states(converted, recorded_order, recording):
     conditioning = Conditioning(
         prompt=jnp.tile(recording["sample_prompt_context"], (samples, 1, 1)),
         negative=jnp.tile(recording["reference_context"], (samples, 1, 1)),
-        reference_latents=jnp.asarray(nhwc(recording["reference_latents"])[None]),
-        reference_valid=jnp.ones((1, 3), bool),
-        reference_context=jnp.asarray(recording["reference_context"]),
-        face_mask=jnp.asarray(recording["face_mask"][..., None]),
+        references=ReferenceLatents(
+            jnp.asarray(nhwc(recording["reference_latents"])[None]),
+            jnp.asarray(recording["reference_context"]),
+        ),
+        reference_weight=jnp.ones((1, 3)),
+        person_share=jnp.ones((1, 1)),
+        condition=jnp.asarray(recording["face_mask"][..., None]),
     )
     guidance = Guidance(text, reference, strength, early, int(launch))
     steps = sampling_steps(noise_levels(converted.directory.config.schedule), int(count))
+    plan = plan_sampling(steps, guidance)
     run = jit(lambda params, *rest: sample(recorded_order.bind(params), *rest))
+    # A plan stopped early: one compiled run gives every intermediate state.
     return [
         run(
             converted.params["flashface"],
             conditioning,
-            guidance,
             jnp.asarray(nhwc(recording["sample_noise"])),
-            stopped_after(steps, taken),
+            jax.random.split(jax.random.key(0), samples),  # unused: DDIM draws no noise
+            replace(plan, count=jnp.asarray(taken)),
         )
         for taken in range(1, int(count) + 1)
     ]
-
-
-def stopped_after(steps, taken):
-    """The first steps of a run, then steps that lead from a noise level to itself.
-
-    One compiled run so gives every intermediate state.
-    """
-    order = np.minimum(np.arange(len(steps.sigma)), taken - 1)
-    going = order == np.arange(len(steps.sigma))
-    last = steps.next_sigma[taken - 1]
-    return SamplingSteps(
-        steps.timestep[order],
-        steps.timestep_sigma[order],
-        jnp.where(going, steps.sigma, last),
-        jnp.where(going, steps.next_sigma, last),
-    )
 
 
 def test_guided_run_equals_the_released_one(states, recording):

@@ -5,6 +5,7 @@ middle, residual blocks that differ by level, heads given by their width, 9x7 la
 references and "linspace" timesteps; and an autoencoder for 13x18 pixels.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from jax import jit
 
 from flashface_jax.convert.__main__ import main
 from flashface_jax.diffusion.guidance import Guidance
-from flashface_jax.diffusion.sampling import Conditioning, sample
+from flashface_jax.diffusion.sampling import (
+    Conditioning,
+    ReferenceLatents,
+    plan_sampling,
+    sample,
+)
 from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.models.unet import References
 from flashface_jax.system import build_system
@@ -62,8 +68,8 @@ def test_denoiser_and_features_equal_the_released_ones(system, params):
         features = model.encode_references(
             references, time[:1], jnp.asarray(recorded["reference_context"])
         )
-        strength = jnp.full((1,), recorded["three_similarity"])
-        references = References(features, jnp.ones((1, 2), bool), strength)
+        strength = jnp.full((1, 1), recorded["three_similarity"])
+        references = References(features, jnp.ones((1, 2)), strength)
         return features, model.denoise(latents, mask, time, context, references)
 
     features, noise = run(
@@ -87,17 +93,21 @@ def test_guided_run_equals_the_released_one(directory, system, params):
     conditioning = Conditioning(
         prompt=jnp.asarray(recorded["sample_prompt_context"]),
         negative=jnp.asarray(recorded["reference_context"]),
-        reference_latents=jnp.asarray(nhwc(recorded["reference_latents"])[None]),
-        reference_valid=jnp.ones((1, 2), bool),
-        reference_context=jnp.asarray(recorded["reference_context"]),
-        face_mask=jnp.asarray(recorded["face_mask"][..., None]),
+        references=ReferenceLatents(
+            jnp.asarray(nhwc(recorded["reference_latents"])[None]),
+            jnp.asarray(recorded["reference_context"]),
+        ),
+        reference_weight=jnp.ones((1, 2)),
+        person_share=jnp.ones((1, 1)),
+        condition=jnp.asarray(recorded["face_mask"][..., None]),
     )
+    steps = sampling_steps(noise_levels(directory.config.schedule), int(count), "linspace")
     ours = jit(lambda params, *rest: sample(system.flashface.bind(params), *rest))(
         params,
         conditioning,
-        Guidance(text, reference, strength, early, int(launch)),
         jnp.asarray(nhwc(recorded["sample_noise"])),
-        sampling_steps(noise_levels(directory.config.schedule), int(count), "linspace"),
+        jax.random.split(jax.random.key(0), 1),  # unused: DDIM draws no noise
+        plan_sampling(steps, Guidance(text, reference, strength, early, int(launch))),
     )
     assert_close("z0", ours, nhwc(recorded["sample_z0"]), SAMPLE)
 

@@ -1,10 +1,20 @@
-"""Both guidance forms against their formulas in float64."""
+"""Guidance: each form against its formula in float64, and which form and strength a step gets."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashface_jax.diffusion.guidance import Guidance, guided_noise, rescaled, three_way, two_way
+from flashface_jax.diffusion.guidance import (
+    REFERENCED_TEXT,
+    TEXT_AND_REFERENCES,
+    TEXT_ONLY,
+    Guidance,
+    rescaled,
+    text_only,
+    three_way,
+    two_way,
+)
 
 BATCH, SHAPE = 2, (2, 3, 3, 4)
 PROMPT, NEGATIVE = jnp.full((BATCH, 1, 1), 1.0), jnp.full((BATCH, 1, 1), -1.0)
@@ -22,9 +32,18 @@ class Recorder:
         ]
         self.asked = []
 
-    def __call__(self, contexts, strength):
-        self.asked.append((contexts, strength))
+    def __call__(self, contexts, referenced):
+        self.asked.append((contexts, referenced))
         return jnp.asarray(self.noise[: len(contexts)], jnp.float32)
+
+
+def one_step(guidance, timestep=0):
+    """What guides a step at a timestep."""
+    return jax.tree.map(lambda values: jnp.asarray(values[0]), over(guidance, [timestep]))
+
+
+def over(guidance, timesteps):
+    return guidance.over(np.asarray(timesteps, np.int32))
 
 
 def expected_rescale(guided, like, amount):
@@ -34,39 +53,53 @@ def expected_rescale(guided, like, amount):
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
-def test_two_way(rescale):
+@pytest.mark.parametrize(("form", "seeing"), [(two_way, 2), (text_only, 0)])
+def test_guided_by_text(form, seeing, rescale):
     predict = Recorder()
-    guidance = Guidance(text_guidance=7.0, rescale=rescale)
-    ours = two_way(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(0.85))
+    ours = form(predict, PROMPT, NEGATIVE, one_step(Guidance(text_guidance=7.0, rescale=rescale)))
     text, none = predict.noise[:2]
     expected = expected_rescale(none + 7.0 * (text - none), text, rescale)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)
-    ((contexts, strength),) = predict.asked
+    ((contexts, referenced),) = predict.asked
     np.testing.assert_array_equal(contexts, jnp.stack([PROMPT, NEGATIVE]))
-    np.testing.assert_array_equal(strength, np.float32([0.85] * 4))  # both branches see them
+    assert referenced == seeing  # both branches see the references, or neither
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
 def test_three_way(rescale):
     predict = Recorder()
     guidance = Guidance(text_guidance=7.0, reference_guidance=3.2, rescale=rescale)
-    ours = three_way(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(1.2))
+    ours = three_way(predict, PROMPT, NEGATIVE, one_step(guidance))
     both, text, none = predict.noise
     guided = none + 7.0 * (text - none) + 3.2 * (both - text)
     np.testing.assert_allclose(ours, expected_rescale(guided, text, rescale), rtol=0, atol=5e-5)
-    ((contexts, strength),) = predict.asked
+    ((contexts, referenced),) = predict.asked
     np.testing.assert_array_equal(contexts, jnp.stack([PROMPT, PROMPT, NEGATIVE]))
-    np.testing.assert_array_equal(strength, np.float32([1.2] * 2))  # only the first branch does
+    assert referenced == 1  # only the first branch does
+
+
+def test_references_that_change_nothing_leave_guidance_by_text():
+    """At strength 0 both branches of the prompt are equal: exactly the result without them."""
+
+    def predict(contexts, referenced):
+        ramp = jnp.sin(jnp.arange(72.0).reshape(SHAPE) * 3)
+        return ramp * (2 + contexts[..., None])
+
+    step = one_step(Guidance(text_guidance=7.3, reference_guidance=3.2, rescale=0.4))
+    forms = [form(predict, PROMPT, NEGATIVE, step) for form in (text_only, two_way, three_way)]
+    np.testing.assert_array_equal(forms[1], forms[0])
+    np.testing.assert_array_equal(forms[2], forms[0])
 
 
 def test_no_rescaling_is_the_identity():
     guided, like = Recorder().noise[:2].astype(np.float32)
-    np.testing.assert_array_equal(rescaled(jnp.asarray(guided), jnp.asarray(like), 0.0), guided)
+    zero = jnp.zeros(())
+    np.testing.assert_array_equal(rescaled(jnp.asarray(guided), jnp.asarray(like), zero), guided)
 
 
 def test_full_rescaling_takes_over_the_deviation():
     guided, like = Recorder().noise[:2].astype(np.float32)
-    ours = np.asarray(rescaled(jnp.asarray(guided), jnp.asarray(like), 1.0))
+    ours = np.asarray(rescaled(jnp.asarray(guided), jnp.asarray(like), jnp.ones(())))
     for row, other, before in zip(ours, like, guided, strict=True):
         np.testing.assert_allclose(row.std(ddof=1), other.std(ddof=1), rtol=1e-5)
         np.testing.assert_allclose(row / row.std(), before / before.std(), rtol=1e-4)
@@ -74,43 +107,64 @@ def test_full_rescaling_takes_over_the_deviation():
 
 def test_a_constant_prediction_does_not_divide_by_zero():
     zero = jnp.zeros(SHAPE)
-    assert np.isfinite(rescaled(zero, zero, 0.5)).all()
+    assert np.isfinite(rescaled(zero, zero, jnp.asarray(0.5))).all()
 
 
-GUIDANCE = Guidance(
-    reference_guidance=3.0,
-    reference_strength=1.2,
-    early_reference_strength=0.4,
-    launch_timestep=750,
-)
+STRENGTHS = {
+    "reference_guidance": 3.0,
+    "reference_strength": 1.2,
+    "early_reference_strength": 0.4,
+    "launch_timestep": 750,
+}
 
 
 @pytest.mark.parametrize(
-    ("timestep", "guidance", "form", "strength"),
+    ("timestep", "changes", "form", "strength"),
     [
-        (751, GUIDANCE, two_way, 0.4),
-        (750, GUIDANCE, three_way, 1.2),
-        (0, GUIDANCE, three_way, 1.2),
-        (751, GUIDANCE.replace(reference_guidance=0.0), two_way, 0.4),
-        (750, GUIDANCE.replace(reference_guidance=0.0), two_way, 1.2),
-        (999, GUIDANCE.replace(launch_timestep=999), three_way, 1.2),
-        (0, GUIDANCE.replace(launch_timestep=-1), two_way, 0.4),
+        (751, {}, REFERENCED_TEXT, 0.4),
+        (750, {}, TEXT_AND_REFERENCES, 1.2),
+        (0, {}, TEXT_AND_REFERENCES, 1.2),
+        (751, {"reference_guidance": 0.0}, REFERENCED_TEXT, 0.4),
+        (750, {"reference_guidance": 0.0}, REFERENCED_TEXT, 1.2),
+        (999, {"launch_timestep": 999}, TEXT_AND_REFERENCES, 1.2),
+        (0, {"launch_timestep": -1}, REFERENCED_TEXT, 0.4),
+        (750, {"reference_strength": 0.0}, TEXT_ONLY, 0.0),
+        (751, {"reference_strength": 0.0}, REFERENCED_TEXT, 0.4),
+        (751, {"early_reference_strength": 0.0}, TEXT_ONLY, 0.0),
+        (750, {"early_reference_strength": 0.0}, TEXT_AND_REFERENCES, 1.2),
+        (999, {"reference_strength": ((0.0, 0.9),)}, REFERENCED_TEXT, 0.9),
     ],
 )
-def test_the_timestep_chooses_the_form(timestep, guidance, form, strength):
-    def predict(contexts, strength):
-        # The number and strengths of referenced rows show in the result.
-        seen = jnp.pad(strength, (0, contexts.shape[0] * BATCH - len(strength)))
-        rows = seen.reshape(-1, BATCH, 1, 1, 1)
-        ramp = jnp.arange(36.0).reshape(3, 3, 4) * (1 + contexts[..., None])
-        return jnp.broadcast_to(rows * jnp.sin(ramp) + ramp, (len(contexts), *SHAPE))
+def test_the_timestep_chooses_form_and_strength(timestep, changes, form, strength):
+    step = one_step(Guidance(7.0, rescale=0.3, **{**STRENGTHS, **changes}), timestep)
+    assert int(step.form) == form
+    assert float(step.reference_strength) == np.float32(strength)
+    assert float(step.text_guidance) == 7.0 and float(step.rescale) == np.float32(0.3)
+    assert float(step.reference_guidance) == changes.get("reference_guidance", 3.0)
 
-    ours = guided_noise(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(timestep))
-    expected = form(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(strength))
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
-    other = three_way if form is two_way else two_way
-    for changed in (
-        other(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(strength)),
-        form(predict, PROMPT, NEGATIVE, guidance, jnp.asarray(1.6 - strength)),
-    ):
-        assert float(jnp.abs(changed - expected).max()) > 1e-2
+
+TIMESTEPS = [999, 900, 760, 750, 500, 250, 100, 50, 10, 0, 0]  # 11 steps, progress 0, 0.1, ... 1
+
+
+def test_constant_strengths_over_a_run():
+    steps = over(Guidance(**STRENGTHS), TIMESTEPS)
+    assert steps.form.tolist() == [REFERENCED_TEXT] * 3 + [TEXT_AND_REFERENCES] * 8
+    np.testing.assert_array_equal(steps.reference_strength, np.float32([0.4] * 3 + [1.2] * 8))
+
+
+def test_strength_over_time_holds_before_the_launch_too():
+    """Straight lines between points over progress, which counts steps and not timesteps."""
+    points = ((0.1, 0.0), (0.2, 0.0), (0.6, 1.2), (0.9, 0.3))
+    steps = over(Guidance(**{**STRENGTHS, "reference_strength": points}), TIMESTEPS)
+    expected = [0, 0, 0, 0.3, 0.6, 0.9, 1.2, 0.9, 0.6, 0.3, 0.3]
+    np.testing.assert_allclose(steps.reference_strength, expected, rtol=0, atol=1e-6)
+    assert steps.form.tolist() == [TEXT_ONLY] * 3 + [TEXT_AND_REFERENCES] * 8
+    held = over(Guidance(**{**STRENGTHS, "reference_strength": ((0.5, 0.7),)}), TIMESTEPS)
+    np.testing.assert_array_equal(held.reference_strength, np.full(11, 0.7, np.float32))
+    assert held.form.tolist() == [REFERENCED_TEXT] * 3 + [TEXT_AND_REFERENCES] * 8
+
+
+def test_a_run_of_one_step_begins_its_strength_over_time():
+    points = ((0.0, 0.8), (1.0, 0.2))
+    steps = over(Guidance(**{**STRENGTHS, "reference_strength": points}), [999])
+    np.testing.assert_array_equal(steps.reference_strength, np.float32([0.8]))

@@ -1,6 +1,6 @@
 """The sampling loop with a model simple enough to follow in NumPy."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 
 from flashface_jax.diffusion.guidance import Guidance
-from flashface_jax.diffusion.sampling import Conditioning, sample
+from flashface_jax.diffusion.sampling import (
+    Conditioning,
+    KnownImage,
+    ReferenceLatents,
+    plan_sampling,
+    sample,
+    track_references,
+)
 from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
+from flashface_jax.diffusion.solvers import SOLVERS
 from flashface_jax.models.flashface import FlashFace
 
 LEVELS = noise_levels(ScheduleConfig())
 STEPS = 8
 GUIDANCE = Guidance(5.0, 2.0, 1.1, 0.6, launch_timestep=600, rescale=0.7)
+OVER_TIME = replace(GUIDANCE, reference_strength=((0.2, 0.0), (0.4, 1.2), (0.9, 0.3), (1.0, 0.0)))
 
 
 class Linear(FlashFace):
@@ -27,21 +36,28 @@ class Linear(FlashFace):
         tokens = latents.reshape(*latents.shape[:2], -1, latents.shape[-1])
         return {"middle/0": tokens + timestep[:, None, None, None] / 1e3 + context.mean()}
 
-    def denoise(self, latents, face_mask, timestep, context, references):
-        sets = references.valid.shape[0]
-        seen = jnp.where(references.valid[..., None, None], references.features["middle/0"], 0.0)
-        by_row = jnp.tile(seen.mean((1, 2)), (len(references.strength) // sets, 1))
-        by_row = references.strength[:, None] * by_row
+    def denoise(self, latents, condition, timestep, context, references):
+        by_row = jnp.zeros((0, latents.shape[-1]))
+        if references is not None:
+            rows, people = references.strength.shape
+            mixes = len(references.weight) // people
+            counted = references.weight[..., None, None] * references.features["middle/0"]
+            seen = counted.mean((1, 2)).reshape(mixes, people, -1)
+            by_row = jnp.tile(seen, (rows // mixes, 1, 1))
+            by_row = jnp.sum(references.strength[..., None] * by_row, axis=1)
         by_row = jnp.pad(by_row, ((0, len(latents) - len(by_row)), (0, 0)))
         return (
             0.3 * latents * (1 + by_row[:, None, None])
             + context.mean((1, 2))[:, None, None, None]
-            + 0.2 * face_mask
+            + 0.2 * condition
             + (timestep / 1e3)[:, None, None, None]
         )
 
 
-def conditioning(sets=1, seed=0, batch=2):
+SHARES = {1: np.float32([[1.0]]), 2: np.float32([[0.3, 0.7], [0.6, 0.4]])}
+
+
+def conditioning(mixes=1, people=1, seed=0, batch=2):
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -50,10 +66,12 @@ def conditioning(sets=1, seed=0, batch=2):
     return Conditioning(
         prompt=draw(batch, 3, 5),
         negative=draw(batch, 3, 5),
-        reference_latents=draw(sets, 2, 3, 3, 4),
-        reference_valid=jnp.array([[True, True], [True, False]])[:sets],
-        reference_context=draw(sets, 3, 5),
-        face_mask=(draw(batch, 4, 6, 1) > 0).astype(jnp.float32),
+        references=ReferenceLatents(draw(mixes * people, 2, 3, 3, 4), draw(1, 3, 5)),
+        reference_weight=jnp.array([[1.0, 1.0], [1.5, 0.0], [0.3, 2.0], [0.0, 1.0]])[
+            : mixes * people
+        ],
+        person_share=jnp.asarray(np.resize(SHARES[people], (mixes, people))),
+        condition=(draw(batch, 4, 6, 1) > 0).astype(jnp.float32),
     )
 
 
@@ -61,30 +79,82 @@ def start(seed=9):
     return jax.random.normal(jax.random.key(seed), (2, 4, 6, 4))
 
 
-def in_numpy(shown, guidance, x, steps):
+KEYS = jax.random.split(jax.random.key(3), 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is told, as a user says it."""
+
+    guidance: Guidance = GUIDANCE
+    steps: int = STEPS
+    spacing: str = "trailing"
+    solver: str = "ddim"
+    eta: float = 0.0
+
+    @property
+    def timesteps(self):
+        return sampling_steps(LEVELS, self.steps, self.spacing)
+
+    @property
+    def plan(self):
+        return plan_sampling(self.timesteps, self.guidance, self.solver, self.eta)
+
+
+def fresh_noise(steps):
+    """The noise that each image draws at each step: of its own key and the step alone."""
+    draw = jax.vmap(lambda key: jax.random.normal(key, (4, 6, 4)))
+    return [
+        np.asarray(draw(jax.vmap(lambda key: jax.random.fold_in(key, i))(KEYS)))  # noqa: B023
+        for i in range(steps)
+    ]
+
+
+def strengths(run, i):
+    """λ_feat of a step, and whether it is guided by references."""
+    guidance, launched = run.guidance, run.timesteps.timestep[i] <= run.guidance.launch_timestep
+    if isinstance(guidance.reference_strength, tuple):
+        strength = np.interp(i / (run.steps - 1), *np.transpose(guidance.reference_strength))
+    else:
+        strength = guidance.reference_strength if launched else guidance.early_reference_strength
+    return strength, launched and guidance.reference_guidance > 0
+
+
+def in_numpy(shown, run, x, known=None):
     """The released sampler's loop, written out for `Linear`; in float64."""
-    shown = SimpleNamespace(
-        **{name: np.asarray(leaf, np.float64) for name, leaf in vars(shown).items()}
+    prompt, negative, mask, share, weight, latents, reference_context = (
+        np.asarray(leaf, np.float64)
+        for leaf in (
+            shown.prompt,
+            shown.negative,
+            shown.condition,
+            shown.person_share,
+            shown.reference_weight,
+            shown.references.latents,
+            shown.references.context,
+        )
     )
-    x = np.asarray(x, np.float64)
-    for t, sigma_t, sigma, after in zip(*map(np.asarray, steps), strict=True):
-        tokens = shown.reference_latents.reshape(*shown.reference_latents.shape[:2], -1, 4)
-        features = tokens + t / 1e3 + shown.reference_context.mean()
-        seen = (features * shown.reference_valid[..., None, None]).mean((1, 2))
-        seen = np.broadcast_to(seen, (len(x), 4))[:, None, None]
+    guidance, first = run.guidance, np.asarray(x, np.float64)
+    x, previous = first, np.zeros_like(first)
+    steps, drawn = run.timesteps, fresh_noise(run.steps)
+    table = SOLVERS[run.solver](np.append(steps.sigma, 0), run.eta)
+    for i, (t, sigma_t, sigma, after) in enumerate(zip(*steps, strict=True)):
+        features = latents.reshape(*latents.shape[:2], -1, 4) + t / 1e3 + reference_context.mean()
+        by_set = (features * weight[..., None, None]).mean((1, 2))
+        by_mix = np.einsum("mp,mpc->mc", share, by_set.reshape(*share.shape, 4))
+        seen = np.broadcast_to(by_mix, (len(x), 4))[:, None, None]
 
         def eps(context, strength, x=x, seen=seen, t=t):
-            offset = context.mean((1, 2))[:, None, None, None] + 0.2 * shown.face_mask + t / 1e3
+            offset = context.mean((1, 2))[:, None, None, None] + 0.2 * mask + t / 1e3
             return 0.3 * x * (1 + strength * seen) + offset
 
-        early = t > guidance.launch_timestep
-        strength = guidance.early_reference_strength if early else guidance.reference_strength
-        if early or guidance.reference_guidance == 0:
-            like, none = eps(shown.prompt, strength), eps(shown.negative, strength)
+        strength, by_references = strengths(run, i)
+        if not by_references:
+            like, none = eps(prompt, strength), eps(negative, strength)
             out = none + guidance.text_guidance * (like - none)
         else:
-            both, like = eps(shown.prompt, strength), eps(shown.prompt, 0)
-            none = eps(shown.negative, 0)
+            both, like = eps(prompt, strength), eps(prompt, 0)
+            none = eps(negative, 0)
             out = none + guidance.text_guidance * (like - none)
             out = out + guidance.reference_guidance * (both - like)
         ratio = like.std((1, 2, 3), ddof=1, keepdims=True) / out.std(
@@ -92,8 +162,16 @@ def in_numpy(shown, guidance, x, steps):
         )
         out = out * (guidance.rescale * ratio + 1 - guidance.rescale)
         x0 = (x - sigma_t * out) / np.sqrt(1 - np.float64(sigma_t) ** 2)
-        direction = (x - np.sqrt(1 - np.float64(sigma) ** 2) * x0) / sigma
-        x = np.sqrt(1 - np.float64(after) ** 2) * x0 + after * direction
+        if run.solver == "ddim" and run.eta == 0:
+            direction = (x - np.sqrt(1 - np.float64(sigma) ** 2) * x0) / sigma
+            x = np.sqrt(1 - np.float64(after) ** 2) * x0 + after * direction
+        else:
+            state, sample_, previous_sample, noise = (column[i] for column in table)
+            x = state * x + sample_ * x0 + previous_sample * previous + noise * drawn[i]
+        previous = x0
+        if known is not None:
+            kept = np.sqrt(1 - after**2) * np.asarray(known.latent) + after * first
+            x = np.where(np.asarray(known.repaint) == 1, x, kept)
     return x
 
 
@@ -103,28 +181,63 @@ def jitted():
     return jax.jit(lambda *arguments: sample(model, *arguments))
 
 
-@pytest.mark.parametrize("sets", [1, 2])
+def assert_follows(ours, expected):
+    difference = float(np.abs(np.asarray(ours) - expected).max() / expected.std())
+    assert difference <= 2e-5, f"{difference:.1e} of the standard deviation"
+
+
+@pytest.mark.parametrize(("mixes", "people"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize(
     "guidance",
     [
-        GUIDANCE,  # switches form inside the scan
-        GUIDANCE.replace(launch_timestep=-1),
-        GUIDANCE.replace(launch_timestep=999),
-        GUIDANCE.replace(reference_guidance=0.0),
+        GUIDANCE,  # switches form inside the loop
+        replace(GUIDANCE, launch_timestep=-1),
+        replace(GUIDANCE, launch_timestep=999),
+        replace(GUIDANCE, reference_guidance=0.0),
+        replace(GUIDANCE, early_reference_strength=0.0),
+        OVER_TIME,
         Guidance(),
     ],
-    ids=["switch", "two-way", "three-way", "no reference guidance", "defaults"],
+    ids=[
+        "switch",
+        "two-way",
+        "three-way",
+        "no reference guidance",
+        "no early strength",
+        "strength over time",
+        "defaults",
+    ],
 )
-def test_a_run_follows_the_formulas(jitted, guidance, sets):
-    shown, steps = conditioning(sets), sampling_steps(LEVELS, STEPS)
-    ours = jitted(shown, guidance, start(), steps)
-    expected = in_numpy(shown, guidance, start(), steps)
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5 * expected.std())
+def test_a_run_follows_the_formulas(jitted, guidance, mixes, people):
+    shown, run = conditioning(mixes, people), Run(guidance)
+    ours = jitted(shown, start(), KEYS, run.plan)
+    assert_follows(ours, in_numpy(shown, run, start()))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        Run(solver="dpm++2m"),
+        Run(solver="dpm++2m", spacing="karras", steps=12),
+        Run(solver="euler", spacing="linspace"),
+        Run(solver="euler-ancestral"),
+        Run(eta=0.6),
+        Run(eta=1.0, spacing="leading", guidance=OVER_TIME),
+        Run(solver="dpm++2m", steps=1),
+        Run(solver="dpm++2m", steps=2),
+        Run(solver="euler-ancestral", steps=1),
+    ],
+    ids=lambda run: f"{run.solver}-{run.spacing}-{run.steps}-{run.eta}",
+)
+def test_every_solver_follows_its_table(jitted, run):
+    shown = conditioning()
+    ours = jitted(shown, start(), KEYS, run.plan)
+    assert_follows(ours, in_numpy(shown, run, start()))
 
 
 def test_the_switch_and_its_strengths_matter(jitted):
-    shown, steps = conditioning(), sampling_steps(LEVELS, STEPS)
-    base = jitted(shown, GUIDANCE, start(), steps)
+    shown = conditioning()
+    base = jitted(shown, start(), KEYS, Run().plan)
     for name, value in {
         "text_guidance": 6.0,
         "reference_guidance": 0.0,
@@ -133,8 +246,31 @@ def test_the_switch_and_its_strengths_matter(jitted):
         "launch_timestep": 800,
         "rescale": 0.0,
     }.items():
-        other = jitted(shown, GUIDANCE.replace(**{name: value}), start(), steps)
+        other = jitted(shown, start(), KEYS, Run(replace(GUIDANCE, **{name: value})).plan)
         assert float(jnp.abs(other - base).max() / base.std()) > 1e-3, name
+
+
+def test_strength_zero_runs_no_reference_net(jitted):
+    """References that would spoil the run are not looked at while their strength is 0."""
+    shown = conditioning()
+    spoilt = replace(
+        shown, references=replace(shown.references, latents=jnp.full((1, 2, 3, 3, 4), jnp.nan))
+    )
+    without = Run(replace(GUIDANCE, reference_strength=0.0, early_reference_strength=0.0))
+    ours = jitted(spoilt, start(), KEYS, without.plan)
+    assert_follows(ours, in_numpy(shown, without, start()))
+    assert np.isnan(jitted(spoilt, start(), KEYS, Run().plan)).any()
+
+
+@pytest.mark.parametrize("run", [Run(), Run(solver="euler-ancestral")], ids=lambda run: run.solver)
+def test_an_image_does_not_depend_on_its_batch(jitted, run):
+    shown = conditioning(mixes=2)
+    both = jitted(shown, start(), KEYS, run.plan)
+    turned = jax.tree.map(lambda x: x[::-1] if len(x) == 2 else x, shown)
+    other = jitted(turned, start()[::-1], KEYS[::-1], run.plan)
+    np.testing.assert_array_equal(other[::-1], both)
+    again = jitted(shown, start(), KEYS[::-1], run.plan)
+    assert np.array_equal(again, both) == (run.solver == "ddim"), "only drawn noise uses the keys"
 
 
 def test_nothing_but_shapes_is_compiled_in():
@@ -146,31 +282,71 @@ def test_nothing_but_shapes_is_compiled_in():
         return sample(model, *arguments)
 
     run = jax.jit(run)
-    steps = sampling_steps(LEVELS, STEPS)
+    plan, keys = Run().plan, KEYS
     for changed in (
-        (conditioning(), GUIDANCE, start(), steps),
-        (conditioning(seed=1), GUIDANCE, start(), steps),
-        (conditioning(), GUIDANCE, start(10), steps),
-        (conditioning(), Guidance(), start(), steps),
-        (conditioning(), GUIDANCE.replace(launch_timestep=100), start(), steps),
-        (conditioning(), GUIDANCE, start(), sampling_steps(LEVELS, STEPS, "leading")),
-        (conditioning(), Guidance(7.0, 0.0, 1.0, 1.0, 750, 0.0), start(), steps),
+        (conditioning(), start(), keys, plan),
+        (conditioning(seed=1), start(), keys, plan),
+        (conditioning(), start(10), keys, plan),
+        (conditioning(), start(), keys[::-1], plan),
+        (conditioning(), start(), keys, Run(Guidance()).plan),
+        (conditioning(), start(), keys, Run(OVER_TIME).plan),
+        (conditioning(), start(), keys, Run(spacing="karras").plan),
+        (conditioning(), start(), keys, Run(steps=3).plan),
+        (conditioning(), start(), keys, Run(solver="dpm++2m").plan),
+        (conditioning(), start(), keys, Run(eta=0.5).plan),
+        (conditioning(), start(), keys, Run(Guidance(7.0, 0.0, 1.0, 1.0, 750, 0.0)).plan),
     ):
         run(*changed).block_until_ready()
     assert len(traced) == 1
 
 
+def test_room_for_more_steps_is_not_looked_at(jitted):
+    plan = Run().plan
+    steps = jax.tree.map(
+        lambda values: values if values.dtype == jnp.int32 else values.at[STEPS:].set(jnp.nan),
+        plan.steps,
+    )
+    ours = jitted(conditioning(), start(), KEYS, replace(plan, steps=steps))
+    np.testing.assert_array_equal(ours, jitted(conditioning(), start(), KEYS, plan))
+    assert len(plan.steps.timestep) == 1000
+
+
+@pytest.mark.parametrize("mixes", [1, 2])
+def test_features_computed_before_give_the_run_that_latents_give(jitted, mixes):
+    shown, run = conditioning(mixes), Run(eta=0.3)
+    track = track_references(Linear(), shown.references, jnp.asarray(run.timesteps.timestep))
+    assert {name: leaf.shape[:2] for name, leaf in track.by_step.items()} == {
+        "middle/0": (STEPS, mixes)
+    }
+    ours = jitted(replace(shown, references=track), start(), KEYS, run.plan)
+    assert_follows(ours, in_numpy(shown, run, start()))
+
+
+@pytest.mark.parametrize("run", [Run(), Run(eta=1.0)], ids=["ddim", "ancestral"])
+def test_a_known_image_is_kept_where_it_is_not_repainted(jitted, run):
+    rng = np.random.default_rng(5)
+    known = KnownImage(
+        jnp.asarray(rng.standard_normal((2, 4, 6, 4)), jnp.float32),
+        jnp.asarray(rng.random((2, 4, 6, 1)) > 0.5, jnp.float32),
+    )
+    shown = replace(conditioning(), known=known)
+    ours = jitted(shown, start(), KEYS, run.plan)
+    kept = np.broadcast_to(known.repaint == 0, ours.shape)
+    np.testing.assert_array_equal(ours[kept], known.latent[kept])
+    assert_follows(ours, in_numpy(shown, run, start(), known))
+
+
 class LinearVelocity(Linear):
     """The same noise, told as velocity α·ε - σ·x_0 = (ε - σ·x) / α."""
 
-    def denoise(self, latents, face_mask, timestep, context, references):
-        noise = super().denoise(latents, face_mask, timestep, context, references)
+    def denoise(self, latents, condition, timestep, context, references):
+        noise = super().denoise(latents, condition, timestep, context, references)
         sigma = jnp.asarray(LEVELS, jnp.float32)[timestep][:, None, None, None]
         return (noise - sigma * latents) / jnp.sqrt(1 - sigma**2)
 
 
 def test_velocity_gives_the_run_that_its_noise_gives(jitted):
-    arguments = conditioning(), GUIDANCE, start(), sampling_steps(LEVELS, STEPS)
+    arguments = conditioning(), start(), KEYS, Run().plan
     model = LinearVelocity()
     ours = jax.jit(lambda *arguments: sample(model, *arguments, "velocity"))(*arguments)
     expected = jitted(*arguments)
@@ -178,11 +354,11 @@ def test_velocity_gives_the_run_that_its_noise_gives(jitted):
 
 
 def test_progress_is_reported_after_every_step():
-    steps, reports = sampling_steps(LEVELS, STEPS), []
+    reports = []
     model = Linear()
     run = jax.jit(
         lambda *arguments: sample(model, *arguments, on_step=lambda: reports.append(None))
     )
-    run(conditioning(), GUIDANCE, start(), steps).block_until_ready()
+    run(conditioning(), start(), KEYS, Run().plan).block_until_ready()
     jax.effects_barrier()
     assert len(reports) == STEPS

@@ -13,7 +13,8 @@ from flashface_jax.diffusion.schedule import (
 )
 from tests.recorded import arrays
 
-SPACINGS = ("trailing", "linspace", "leading")
+SPACINGS = ("trailing", "linspace", "leading")  # the released code's
+LEVELS = noise_levels(ScheduleConfig())
 
 
 def assert_near(name, ours, recorded, tolerance=1e-6):
@@ -31,34 +32,59 @@ def test_noise_levels_equal_the_released_ones():
 def test_steps_equal_the_released_ones(spacing, steps):
     recorded = arrays("preprocess")
     place = f"schedule/{spacing}_{steps}"
-    ours = sampling_steps(noise_levels(ScheduleConfig()), steps, spacing)
+    ours = sampling_steps(LEVELS, steps, spacing)
     np.testing.assert_array_equal(ours.timestep, recorded[f"{place}/timesteps"])
     sigmas = recorded[f"{place}/sigmas"]
     assert_near("sigma", ours.sigma, sigmas[:-1])
     assert_near("next sigma", ours.next_sigma, sigmas[1:])
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", [*SPACINGS, "karras"])
 def test_every_step_count_is_kept(spacing):
     """Also where float32 counting would make one step more: 61, 103, 121, 122."""
-    for steps in [1, 2, 61, 103, 121, 122, 999, 1000]:
-        spaced = spaced_timesteps(steps, 1000, spacing)
+    for steps in range(1, 1001):
+        spaced = spaced_timesteps(LEVELS, steps, spacing)
         assert spaced.shape == (steps,)
-        assert (np.diff(spaced) < 0).all()
+        assert (np.diff(spaced) < 0).all(), f"{steps} steps"
         assert 0 <= spaced[-1] <= spaced[0] <= 999
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 50, 1000])
+def test_karras_spaces_its_levels_evenly(steps):
+    """(σ/α)^(1/7) falls by equal amounts from the first level of the schedule to its last."""
+    planned = sampling_steps(LEVELS, steps, "karras")
+    assert planned.timestep[0] == 999 and planned.timestep[-1] == 0
+    assert (np.diff(planned.timestep) <= 0).all() and (np.diff(planned.sigma) < 0).all()
+    even = (planned.sigma / np.sqrt(1 - planned.sigma**2)) ** (1 / 7)
+    ends = (LEVELS[[999, 0]] / np.sqrt(1 - LEVELS[[999, 0]] ** 2)) ** (1 / 7)
+    assert_near("(σ/α)^(1/7)", even, np.linspace(*ends, steps))
+
+
+def test_karras_in_one_step_starts_at_the_noisiest_level():
+    planned = sampling_steps(LEVELS, 1, "karras")
+    assert planned.timestep.tolist() == [999] and planned.next_sigma.tolist() == [0]
+
+
+@pytest.mark.parametrize("spacing", [*SPACINGS, "karras"])
+def test_the_told_timestep_is_the_nearest(spacing):
+    for steps in (1, 16, 61, 1000):
+        spaced = spaced_timesteps(LEVELS, steps, spacing)
+        planned = sampling_steps(LEVELS, steps, spacing)
+        assert np.abs(planned.timestep - spaced).max() <= 0.5
+        np.testing.assert_array_equal(planned.timestep_sigma, LEVELS[planned.timestep])
 
 
 @pytest.mark.parametrize(("spacing", "timestep"), [("trailing", 937), ("leading", 813)])
 def test_midway_between_two_timesteps_the_larger_is_told(spacing, timestep):
     """16 steps are 62.5 apart, so that some fall on halves: 936.5 and 812.5."""
-    spaced = spaced_timesteps(16, 1000, spacing)
-    steps = sampling_steps(noise_levels(ScheduleConfig()), 16, spacing)
+    spaced = spaced_timesteps(LEVELS, 16, spacing)
+    steps = sampling_steps(LEVELS, 16, spacing)
     (midway,) = np.flatnonzero(spaced == timestep - 0.5)
     assert steps.timestep[midway] == timestep
 
 
 def test_a_run_ends_without_noise():
-    steps = sampling_steps(noise_levels(ScheduleConfig()), 10)
+    steps = sampling_steps(LEVELS, 10)
     assert steps.next_sigma[-1] == 0
     np.testing.assert_array_equal(steps.next_sigma[:-1], steps.sigma[1:])
 
@@ -66,7 +92,7 @@ def test_a_run_ends_without_noise():
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_impossible_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match=f"{steps} sampling steps: choose between 1 and 1000"):
-        spaced_timesteps(steps, 1000, "trailing")
+        spaced_timesteps(LEVELS, steps, "trailing")
 
 
 def test_noised_latents_keep_unit_variance():

@@ -1,6 +1,7 @@
 """The U-Net's topology and its pieces against PyTorch's own operators."""
 
 import math
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from flax import nnx
 
 from flashface_jax.models.blocks import Compute, conv, sinusoidal_embedding, upsample_nearest
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig, begin_as_copies
@@ -30,6 +32,7 @@ TINY = UNetConfig(
 )
 
 
+@cache
 def build(config=TINY, **options):
     return network(lambda keys: FlashFace(FlashFaceConfig(config, **options), Compute(), keys))
 
@@ -55,19 +58,20 @@ def randomised(net):
     return jax.tree.map(draw, net.shapes)
 
 
-def run(net, params, x, *, strength, valid=None, timestep=500):
+def run(net, params, x, *, strength, weight=None, timestep=500):
     """One denoiser call with a reference set for each row."""
-    batch, refs = x["references"].shape[:2]
-    valid = jnp.ones((batch, refs), bool) if valid is None else valid
+    weight = jnp.ones(x["references"].shape[:2]) if weight is None else weight
+    return call(net.graphdef, params, x, weight, strength, timestep)
 
-    @jax.jit
-    def call(params, x, valid, strength):
-        model, time = net.bind(params), jnp.full((batch,), timestep)
-        features = model.encode_references(x["references"], time, x["context"])
-        references = References(features, valid, jnp.full((batch,), strength))
-        return model.denoise(x["latents"], x["mask"], time, x["context"], references)
 
-    return call(params, x, valid, strength)
+# Compiled once for each network and size, not for each test.
+@partial(jax.jit, static_argnums=0)
+def call(graphdef, params, x, weight, strength, timestep):
+    batch = len(x["latents"])
+    model, time = nnx.merge(graphdef, params), jnp.full((batch,), timestep)
+    features = model.encode_references(x["references"], time, x["context"])
+    references = References(features, weight, jnp.full((batch, 1), strength))
+    return model.denoise(x["latents"], x["mask"], time, x["context"], references)
 
 
 def test_released_widths_have_the_released_number_of_parameters():
@@ -127,14 +131,76 @@ def test_any_size_of_latent(size):
     assert run(net, randomised(net), x, strength=1.0).shape == (2, *size, 4)
 
 
+def assert_same(ours, expected):
+    difference = float(jnp.abs(ours - expected).max() / jnp.std(expected))
+    assert difference <= 1e-5, f"{difference:.1e} of the standard deviation"
+
+
 def test_missing_references_equal_fewer_references():
     net, x = build(), inputs(8, 8)
     params = randomised(net)
-    valid = jnp.array([[True, True, False]] * 2)
-    masked = run(net, params, x, strength=1.1, valid=valid)
+    masked = run(net, params, x, strength=1.1, weight=jnp.array([[1.0, 1.0, 0.0]] * 2))
     fewer = run(net, params, {**x, "references": x["references"][:, :2]}, strength=1.1)
     difference = float(jnp.abs(masked - fewer).max())
     assert difference <= 2e-5, f"{difference:.1e}"
+
+
+def test_weights_equal_copies_in_any_order():
+    """[a, b, c] counted 2, 1 and 0 times is [b, a, a]."""
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+    weighted = run(net, params, x, strength=1.1, weight=jnp.array([[2.0, 1.0, 0.0]] * 2))
+    copies = {**x, "references": x["references"][:, jnp.array([1, 0, 0])]}
+    assert_same(weighted, run(net, params, copies, strength=1.1))
+    once = run(net, params, x, strength=1.1, weight=jnp.array([[1.0, 1.0, 0.0]] * 2))
+    change = float(jnp.abs(weighted - once).max())
+    assert change > 1e-3, f"counting a reference twice changed the output by only {change:.1e}"
+
+
+def test_strength_zero_is_no_reference():
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+
+    @jax.jit
+    def without(params, x):
+        time = jnp.full((2,), 500)
+        return net.bind(params).denoise(x["latents"], x["mask"], time, x["context"], None)
+
+    assert_same(run(net, params, x, strength=0.0), without(params, x))
+
+
+def test_people_of_rows_and_branches():
+    """Two branches of two samples, two people each: row by row as if it were alone."""
+    net, x = build(), inputs(8, 8)
+    params = randomised(net)
+    faces = jnp.stack([x["references"], x["references"][::-1] * 0.7], axis=1)  # sample, person
+    weight = jnp.array([[[1.0, 2.0, 0.0], [1.0, 1.0, 1.0]], [[0.0, 1.0, 0.5], [2.0, 1.0, 0.0]]])
+    strength = jnp.array([[0.9, 0.2], [0.5, 0.6], [0.1, 1.1], [0.0, 0.7]])
+    row = jnp.array([0, 1, 0, 1])
+
+    @jax.jit
+    def call(params, latents, mask, context, faces, weight, strength):
+        model, sets = net.bind(params), len(faces) * 2
+        flat = faces.reshape(sets, *faces.shape[2:])
+        features = model.encode_references(flat, jnp.full((sets,), 400), x["context"][:1])
+        references = References(features, weight.reshape(sets, 3), strength)
+        return model.denoise(latents, mask, jnp.full((len(latents),), 400), context, references)
+
+    together = call(
+        params, x["latents"][row], x["mask"][row], x["context"][row], faces, weight, strength
+    )
+    for i, of in enumerate(row):
+        one = slice(int(of), int(of) + 1)
+        alone = call(
+            params,
+            x["latents"][one],
+            x["mask"][one],
+            x["context"][one],
+            faces[one],
+            weight[one],
+            strength[i : i + 1],
+        )
+        assert_same(together[i : i + 1], alone)
 
 
 def test_a_shared_set_equals_a_copy_for_each_row():
@@ -146,7 +212,7 @@ def test_a_shared_set_equals_a_copy_for_each_row():
         model, time = net.bind(params), jnp.full((2,), 300)
         features = model.encode_references(x["references"][:1], time[:1], x["context"][:1])
         features = jax.tree.map(lambda f: jnp.repeat(f, len(copied), axis=0), features)
-        references = References(features, jnp.ones((len(copied), 3), bool), jnp.array([0.9, 1.2]))
+        references = References(features, jnp.ones((len(copied), 3)), jnp.array([[0.9], [1.2]]))
         return model.denoise(x["latents"], x["mask"], time, x["context"], references)
 
     difference = float(jnp.abs(call(params, x, jnp.zeros(1)) - call(params, x, jnp.zeros(2))).max())
@@ -268,6 +334,28 @@ def test_timestep_embedding_is_cosine_first():
 def test_impossible_configurations_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         UNetConfig(**{**vars(TINY), **change})
+
+
+def test_an_inpainting_denoiser_sees_the_image_beside_its_latent():
+    config = UNetConfig(**{**vars(TINY), "in_channels": 9})
+    assert FlashFaceConfig(config).inpaints and not FlashFaceConfig(TINY).inpaints
+    assert FlashFaceConfig(config).reference_net.in_channels == 4
+    net, x = build(config), inputs(8, 8)
+    params = randomised(net)
+    image = jax.random.normal(jax.random.key(8), (2, 8, 8, 4))
+    shown = {**x, "mask": jnp.concatenate([image, x["mask"]], axis=-1)}
+    made = run(net, params, shown, strength=1.0)
+    assert made.shape == (2, 8, 8, 4)
+    other = {**x, "mask": jnp.concatenate([image[::-1], x["mask"]], axis=-1)}
+    change = float(jnp.abs(run(net, params, other, strength=1.0) - made).max())
+    assert change > 1e-2, f"another image changed the output by only {change:.1e}"
+
+
+@pytest.mark.parametrize("channels", [4, 6, 8, 10])
+def test_other_numbers_of_input_channels_are_refused(channels):
+    config = UNetConfig(**{**vars(TINY), "in_channels": channels})
+    with pytest.raises(ValueError, match=f"takes {channels} channels; it must take 5 .* 9"):
+        FlashFaceConfig(config)
 
 
 def test_a_net_without_head_does_not_predict():
