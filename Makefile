@@ -7,7 +7,7 @@ PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constra
 # a sixth of a small network's step: huge pages make them few.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-faces lint clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,10 +29,23 @@ test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@echo "Running the tests ..."
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
+# In an environment of its own: insightface brings an OpenCV that needs a display's libraries, which
+# the headless one replaces.
+$(VENV)-faces/installed: pyproject.toml constraints.txt
+	@echo "Creating $(VENV)-faces with insightface, to test the finding of faces ..."
+	@$(PYTHON) -m venv $(VENV)-faces
+	@$(VENV)-faces/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,faces]' onnx
+	@$(VENV)-faces/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --force-reinstall --no-deps opencv-python-headless
+	@touch $@
+
+test-faces: $(VENV)-faces/installed  ## the tests that need insightface, which the default suite skips
+	@$(VENV)-faces/bin/python -m pytest tests/faces
+
 lint: $(VENV)/installed-dev  ## style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-faces

@@ -79,7 +79,7 @@ OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
 
 
 def request_specs(request: Request) -> list[PartitionSpec]:
-    """How each leaf of a request lies on the mesh: what each image has its own of is spread."""
+    """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
     own_people = len(request.person_share) == len(request.tokens) > 1
 
     def spec(path: tuple[Any, ...]) -> PartitionSpec:
@@ -87,7 +87,8 @@ def request_specs(request: Request) -> list[PartitionSpec]:
         shared = name in SHARED or (name in OF_PEOPLE and not own_people)
         return PartitionSpec() if shared else PartitionSpec(IMAGES)
 
-    return [spec(path) for path, _ in jax.tree_util.tree_leaves_with_path(request)]
+    # A list, as a Request holds arrays and nothing else.
+    return [spec(path) for path, _ in jax.tree.leaves_with_path(request)]
 
 
 Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]

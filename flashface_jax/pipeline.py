@@ -24,6 +24,7 @@ from flashface_jax.generation import (
     make_track,
     request_specs,
 )
+from flashface_jax.models.attention_backends import attention_named
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten
 from flashface_jax.reference_cache import ReferenceCache
@@ -166,6 +167,7 @@ class FlashFacePipeline:
         *,
         precision: Precision = "auto",
         devices: Sequence[jax.Device] | None = None,
+        attention: str = "auto",
         tile: int = 0,
         on_step: Callable[[], None] | None = None,
     ) -> "FlashFacePipeline":
@@ -176,6 +178,7 @@ class FlashFacePipeline:
             precision: "float32", or "bfloat16" for half the memory and more speed on
                 accelerators, which "auto" takes there.
             devices: devices that share the images of a batch; all, of all hosts, if None.
+            attention: backend, as `models.attention_backends.attention_named` takes it.
             tile: decode images in tiles of so many latent positions, which takes less memory and
                 more time, and changes nothing; 32 is a good size, 0 decodes whole images.
             on_step: called on the host after every step, on every device (for a progress bar).
@@ -188,8 +191,9 @@ class FlashFacePipeline:
         weights.config.check_consistency()
         chosen = resolve_precision(precision)
         dtype = jnp.dtype(chosen)
+        compute = Compute(dtype, attention_named(attention))
         try:
-            system = build_system(weights.config, Compute(dtype))
+            system = build_system(weights.config, compute)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ValueError(
                 f"{path}/config.json describes networks that cannot be built ({error})."
@@ -245,7 +249,12 @@ class FlashFacePipeline:
             sampling: steps, strengths and suffixes; what the weights like if None.
             size: height and width in pixels; what the weights were trained at if None.
             cache: keeps the person's features for the next call.
+
+        Raises:
+            ValueError: if prompts and seeds differ in number, or as `make` does.
         """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts have {len(seeds)} seeds: give one for each.")
         people = (Person(references),)
         shots = [
             Shot(prompt, people, seed, negative_prompt, tuple(face_box))
@@ -275,7 +284,12 @@ class FlashFacePipeline:
         Returns:
             Place in `shots` -> image, for the images that this host's devices made: all of them,
             unless there are several hosts.
+
+        Raises:
+            ValueError: if there is no shot, or they do not fit each other or the model.
         """
+        if not shots:
+            raise ValueError("There is no image to make: give at least one shot.")
         sampling = sampling or self.config.sampling
         plan = sampling.plan(self.config.schedule)
         devices = self.mesh.size
@@ -284,11 +298,14 @@ class FlashFacePipeline:
         if cache is not None:
             request = self._with_features(request, shots[0].people, sampling, plan, cache)
         leaves, structure = jax.tree.flatten(request)
-        placed = [
-            _place(values, NamedSharding(self.mesh, spec))
-            for values, spec in zip(leaves, request_specs(request), strict=True)
-        ]
-        images = self.generate(self.params, jax.tree.unflatten(structure, placed), plan)
+        placed = jax.tree.unflatten(
+            structure,
+            [
+                _place(values, NamedSharding(self.mesh, spec))
+                for values, spec in zip(leaves, request_specs(request), strict=True)
+            ],
+        )
+        images = self.generate(self.params, placed, plan)
         return {
             row: image
             for shard in images.addressable_shards

@@ -91,9 +91,15 @@ class PredictBranches(Protocol):
     """Noise predictions of several guidance branches at the current state."""
 
     def __call__(
-        self, contexts: Float[Array, "branches batch words text"], referenced: int
+        self,
+        contexts: Float[Array, "contexts batch words text"],
+        referenced: int = 0,
+        beside: int = 0,
     ) -> BranchNoise:
-        """Predict; the first `referenced` branches see the references."""
+        """Predict a branch for each context; the first `referenced` see the references.
+
+        The first `beside` contexts are predicted with references, and then all without.
+        """
         ...
 
 
@@ -129,7 +135,7 @@ def three_way(
 
     Only tr sees the references.
     """
-    both, text, none = predict(jnp.stack([prompt, prompt, negative]), 1)
+    both, text, none = predict(jnp.stack([prompt, negative]), beside=1)
     guided = none + step.text_guidance * (text - none) + step.reference_guidance * (both - text)
     return rescaled(guided, text, step.rescale)
 

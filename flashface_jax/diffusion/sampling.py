@@ -211,11 +211,14 @@ def guided_noise(
 
     def predictor(features: ReferenceFeatures) -> PredictBranches:
         def predict(
-            contexts: Float[Array, "branches batch words text"], referenced: int
+            contexts: Float[Array, "contexts batch words text"],
+            referenced: int = 0,
+            beside: int = 0,
         ) -> BranchNoise:
             rows = len(contexts) * batch
+            seeing = (referenced or beside) * batch
             strength = step.guidance.reference_strength * jnp.tile(
-                share, (referenced * batch // share.shape[0], 1)
+                share, (seeing // share.shape[0], 1)
             )
             seen = References(features, conditioning.reference_weight, strength)
             states = jnp.tile(x, (len(contexts), 1, 1, 1))
@@ -224,10 +227,12 @@ def guided_noise(
                 jnp.tile(conditioning.condition, (len(contexts), 1, 1, 1)),
                 jnp.full((rows,), step.timestep),
                 contexts.reshape(rows, *contexts.shape[2:]),
-                seen if referenced else None,
+                seen if seeing else None,
+                beside * batch,
             )
-            sigma = jnp.full((rows,), step.timestep_sigma)
-            return as_noise(output, states, sigma, prediction).reshape(len(contexts), *x.shape)
+            sigma = jnp.full((len(output),), step.timestep_sigma)
+            states = jnp.tile(x, (beside + len(contexts), 1, 1, 1))
+            return as_noise(output, states, sigma, prediction).reshape(-1, *x.shape)
 
         return predict
 

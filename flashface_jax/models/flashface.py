@@ -108,6 +108,7 @@ class FlashFace(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         references: References | None,
+        beside: int = 0,
     ) -> Latent:
         """Predict the noise in float32.
 
@@ -120,9 +121,11 @@ class FlashFace(nnx.Module):
             context: text context of each row.
             references: features, how often each counts, and λ_feat; None leaves reference
                 attention to the image alone, as λ_feat = 0 does.
+            beside: the first `beside` rows are predicted with references and, after those, all
+                rows without.
         """
         x = jnp.concatenate([latents, condition.astype(latents.dtype)], axis=-1)
-        return self.denoiser(x, timestep, context, references).astype(jnp.float32)
+        return self.denoiser(x, timestep, context, references, beside).astype(jnp.float32)
 
 
 def begin_as_copies(params: Params) -> Params:

@@ -301,6 +301,7 @@ class UNet(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         references: References | None = None,
+        beside: int = 0,
     ) -> FeatureMap:
         """Predict.
 
@@ -309,9 +310,12 @@ class UNet(nnx.Module):
             timestep: integers in [0, 1000).
             context: text context, (batch, words, context_channels).
             references: what reference attention sees besides the image; None for the image alone.
+            beside: the first `beside` rows are also predicted without references. Both share what
+                comes before the first reference attention, so that the encoder runs once.
 
         Returns:
-            (batch, h, w, out_channels) in the compute dtype.
+            (batch + beside, h, w, out_channels) in the compute dtype: the rows that see
+            references, then, if `beside`, all rows without.
         """
         if self.head is None:
             raise ValueError("This U-Net was built without a head: ask it for features().")
@@ -319,7 +323,7 @@ class UNet(nnx.Module):
         def seen(stage: str) -> list[BlockReference]:
             return [] if references is None else references.at(stage)
 
-        return self.head(self._run(x, timestep, context, seen)[0])
+        return self.head(self._run(x, timestep, context, seen, beside)[0])
 
     def features(
         self, x: FeatureMap, timestep: Timestep, context: TextContext
@@ -330,7 +334,7 @@ class UNet(nnx.Module):
         ReferenceNet stops after the last feature that the denoiser wants. Reference attention is
         left out, also that of a middle that is the denoiser's own.
         """
-        return self._run(x, timestep, context, lambda stage: None)[1]
+        return self._run(x, timestep, context, lambda stage: None, 0)[1]
 
     def _run(
         self,
@@ -338,6 +342,7 @@ class UNet(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         seen: Callable[[str], list[BlockReference] | None],
+        beside: int,
     ) -> tuple[FeatureMap, dict[str, Tokens]]:
         time = self.time_embedding(timestep)
         features: dict[str, Tokens] = {}
@@ -347,11 +352,20 @@ class UNet(nnx.Module):
             features.update({f"{name}/{i}": feature for i, feature in enumerate(made)})
             return x
 
+        def fork(rows: Array) -> Array:
+            return jnp.concatenate([rows[:beside], rows])
+
         x = x.astype(self.dtype)
+        late = self.config.reference_attention in ("none", "decoder")
+        if beside and not late:
+            x, time, context = fork(x), fork(time), fork(context)
         skips = []
         for i, stage in enumerate(self.encoder):
             x = run(stage, x, f"encoder/{i}") if isinstance(stage, Stage) else stage(x)
             skips.append(x)
+        if late and beside:
+            x, time, context = fork(x), fork(time), fork(context)
+            skips = [fork(skip) for skip in skips]
         x = run(self.middle, x, "middle")
         for i, stage in enumerate(self.decoder):
             x = run(stage, jnp.concatenate([x, skips.pop()], axis=-1), f"decoder/{i}")
