@@ -60,6 +60,8 @@ class Person:
     def __post_init__(self) -> None:
         if len(self.faces) == 0:
             raise ValueError("A person needs at least one reference face.")
+        if self.faces.dtype != np.uint8:
+            raise ValueError(f"Reference faces are {self.faces.dtype}; give pixels as uint8.")
         weights = self.counts
         if len(weights) != len(self.faces):
             raise ValueError(

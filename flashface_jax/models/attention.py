@@ -120,8 +120,8 @@ def _log(key_weight: KeyWeight) -> KeyWeight:
 def _attend_at_once(
     query: Array, key: Array, value: Array, bias: Array | None
 ) -> tuple[Array, Array]:
-    scaled = query * (1 / math.sqrt(query.shape[-1]))
-    logits = jnp.einsum("nqd,nkd->nqk", scaled, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("nqd,nkd->nqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits * (1 / math.sqrt(query.shape[-1]))  # here, as 1/√d is no bfloat16 number
     if bias is not None:
         logits = logits + bias[:, None, :]
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))

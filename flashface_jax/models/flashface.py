@@ -109,7 +109,7 @@ class FlashFace(nnx.Module):
         context: TextContext,
         references: References | None,
         beside: int = 0,
-    ) -> Latent:
+    ) -> Float[Array, "_ h w c"]:
         """Predict the noise in float32.
 
         Args:

@@ -302,7 +302,7 @@ class UNet(nnx.Module):
         context: TextContext,
         references: References | None = None,
         beside: int = 0,
-    ) -> FeatureMap:
+    ) -> Float[Array, "_ _ _ _"]:
         """Predict.
 
         Args:
@@ -343,7 +343,7 @@ class UNet(nnx.Module):
         context: TextContext,
         seen: Callable[[str], list[BlockReference] | None],
         beside: int,
-    ) -> tuple[FeatureMap, dict[str, Tokens]]:
+    ) -> tuple[Float[Array, "_ _ _ _"], dict[str, Float[Array, "_ _ _"]]]:
         time = self.time_embedding(timestep)
         features: dict[str, Tokens] = {}
 

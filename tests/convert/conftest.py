@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -44,10 +45,15 @@ class MasksInRecordedOrder(FlashFace):
     """FlashFace whose rows get each other's face masks, as the released sampler hands them out.
 
     It repeats each sample's mask once a branch, [a, a, b, b], but lays rows out branch by branch,
-    [a, b, a, b]; the recordings have two different masks in one batch.
+    [a, b, a, b]; the recordings have two different masks in one batch. Branches that differ by
+    their references only then have different masks, too, and cannot share an encoder.
     """
 
-    def denoise(self, latents, condition, timestep, context, references):
+    def denoise(self, latents, condition, timestep, context, references, beside=0):
+        latents, condition, timestep, context = (
+            jnp.concatenate([rows[:beside], rows])
+            for rows in (latents, condition, timestep, context)
+        )
         branches = latents.shape[0] // RECORDED_SAMPLES
         mask = np.repeat(np.arange(RECORDED_SAMPLES), branches)
         return super().denoise(latents, condition[mask], timestep, context, references)

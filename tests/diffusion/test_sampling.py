@@ -36,7 +36,11 @@ class Linear(FlashFace):
         tokens = latents.reshape(*latents.shape[:2], -1, latents.shape[-1])
         return {"middle/0": tokens + timestep[:, None, None, None] / 1e3 + context.mean()}
 
-    def denoise(self, latents, condition, timestep, context, references):
+    def denoise(self, latents, condition, timestep, context, references, beside=0):
+        latents, condition, timestep, context = (
+            jnp.concatenate([rows[:beside], rows])
+            for rows in (latents, condition, timestep, context)
+        )
         by_row = jnp.zeros((0, latents.shape[-1]))
         if references is not None:
             rows, people = references.strength.shape
@@ -339,8 +343,10 @@ def test_a_known_image_is_kept_where_it_is_not_repainted(jitted, run):
 class LinearVelocity(Linear):
     """The same noise, told as velocity α·ε - σ·x_0 = (ε - σ·x) / α."""
 
-    def denoise(self, latents, condition, timestep, context, references):
-        noise = super().denoise(latents, condition, timestep, context, references)
+    def denoise(self, latents, condition, timestep, context, references, beside=0):
+        noise = super().denoise(latents, condition, timestep, context, references, beside)
+        latents = jnp.concatenate([latents[:beside], latents])
+        timestep = jnp.concatenate([timestep[:beside], timestep])
         sigma = jnp.asarray(LEVELS, jnp.float32)[timestep][:, None, None, None]
         return (noise - sigma * latents) / jnp.sqrt(1 - sigma**2)
 

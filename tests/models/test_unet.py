@@ -1,6 +1,7 @@
 """The U-Net's topology and its pieces against PyTorch's own operators."""
 
 import math
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -155,6 +156,29 @@ def test_weights_equal_copies_in_any_order():
     once = run(net, params, x, strength=1.1, weight=jnp.array([[1.0, 1.0, 0.0]] * 2))
     change = float(jnp.abs(weighted - once).max())
     assert change > 1e-3, f"counting a reference twice changed the output by only {change:.1e}"
+
+
+@pytest.mark.parametrize("placement", ["encoder", "decoder", "both"])
+def test_rows_beside_equal_rows_of_their_own(placement):
+    """Predicted with and without references from one encoder pass, or from two."""
+    net = build(replace(TINY, reference_attention=placement))
+    params, x = randomised(net), inputs(6, 5)
+
+    @jax.jit
+    def predict(params, weight, strength):
+        model, time = net.bind(params), jnp.full((2,), 400)
+        features = model.encode_references(x["references"][:1], time[:1], x["context"][:1])
+        seen = References(features, weight, strength)
+        arguments = x["latents"], x["mask"], time, x["context"]
+        apart = [model.denoise(*(rows[:1] for rows in arguments), seen)]
+        apart.append(model.denoise(*arguments, None))
+        return model.denoise(*arguments, seen, beside=1), jnp.concatenate(apart)
+
+    together, apart = predict(
+        params, jnp.ones((1, x["references"].shape[1])), jnp.full((1, 1), 1.2)
+    )
+    assert_same(together, apart)
+    assert float(jnp.abs(apart[0] - apart[1]).max()) > 1e-2
 
 
 def test_strength_zero_is_no_reference():
