@@ -95,8 +95,8 @@ Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
 
 
 def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return the mesh that images are spread over; all devices of all hosts by default."""
-    return Mesh(np.asarray(devices or jax.devices()), (IMAGES,))
+    """Return the mesh that images are spread over; all devices of this host by default."""
+    return Mesh(np.asarray(devices or jax.local_devices()), (IMAGES,))
 
 
 def make_generate(

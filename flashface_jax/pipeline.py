@@ -80,10 +80,15 @@ class Person:
         return (1.0,) * len(self.faces) if self.weights is None else self.weights
 
     @cached_property
+    def faces_sha256(self) -> str:
+        """Hash of the faces, which is all that their features depend on."""
+        return hashlib.sha256(repr(self.faces.shape).encode() + self.faces.tobytes()).hexdigest()
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the faces and their weights."""
-        described = repr((self.faces.shape, tuple(map(float, self.counts)))).encode()
-        return hashlib.sha256(described + self.faces.tobytes()).hexdigest()
+        counts = repr(tuple(map(float, self.counts)))
+        return hashlib.sha256((counts + self.faces_sha256).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +184,7 @@ class FlashFacePipeline:
             path: the directory.
             precision: "float32", or "bfloat16" for half the memory and more speed on
                 accelerators, which "auto" takes there.
-            devices: devices that share the images of a batch; all, of all hosts, if None.
+            devices: devices that share the images of a batch; all of this host if None.
             attention: backend, as `models.attention_backends.attention_named` takes it.
             tile: decode images in tiles of so many latent positions, which takes less memory and
                 more time, and changes nothing; 32 is a good size, 0 decodes whole images.
@@ -262,8 +267,7 @@ class FlashFacePipeline:
             Shot(prompt, people, seed, negative_prompt, tuple(face_box))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        made = self.make(shots, sampling=sampling, size=size, cache=cache)
-        return np.stack([made[i] for i in range(len(shots))])
+        return self.make(shots, sampling=sampling, size=size, cache=cache)
 
     def make(
         self,
@@ -272,7 +276,7 @@ class FlashFacePipeline:
         sampling: SamplingConfig | None = None,
         size: tuple[int, int] | None = None,
         cache: ReferenceCache | None = None,
-    ) -> dict[int, UInt8[np.ndarray, "H W 3"]]:
+    ) -> UInt8[np.ndarray, "shots H W 3"]:
         """Make a batch of images, spread over the pipeline's devices.
 
         Args:
@@ -282,10 +286,6 @@ class FlashFacePipeline:
             size: height and width in pixels, multiples of 8 (the autoencoder's stride); what the
                 weights were trained at if None.
             cache: where the features of a person that all shots share are kept between calls.
-
-        Returns:
-            Place in `shots` -> image, for the images that this host's devices made: all of them,
-            unless there are several hosts.
 
         Raises:
             ValueError: if there is no shot, or they do not fit each other or the model.
@@ -300,20 +300,9 @@ class FlashFacePipeline:
         if cache is not None:
             request = self._with_features(request, shots[0].people, sampling, plan, cache)
         leaves, structure = jax.tree.flatten(request)
-        placed = jax.tree.unflatten(
-            structure,
-            [
-                _place(values, NamedSharding(self.mesh, spec))
-                for values, spec in zip(leaves, request_specs(request), strict=True)
-            ],
-        )
-        images = self.generate(self.params, placed, plan)
-        return {
-            row: image
-            for shard in images.addressable_shards
-            for row, image in enumerate(np.asarray(shard.data), start=shard.index[0].start or 0)
-            if row < len(shots)
-        }
+        places = [NamedSharding(self.mesh, spec) for spec in request_specs(request)]
+        placed = jax.tree.unflatten(structure, jax.device_put(leaves, places))
+        return np.asarray(self.generate(self.params, placed, plan))[: len(shots)]
 
     def request(
         self, shots: Sequence[Shot], sampling: SamplingConfig, size: tuple[int, int]
@@ -366,7 +355,8 @@ class FlashFacePipeline:
             raise ValueError("Features are kept only where all images are of the same people.")
         timestep = plan.steps.timestep[: sampling.steps]
         key = (
-            *(person.sha256 for person in people),
+            self.weights_sha256,
+            *(person.faces_sha256 for person in people),
             np.asarray(request.negative_tokens).tobytes(),
             np.asarray(timestep).tobytes(),
         )
@@ -430,11 +420,3 @@ def _inpainting(paintings: Sequence[Painting | None], size: tuple[int, int]) -> 
         repaint_pixels=jnp.asarray(np.stack([painting.repaint_pixels for painting in given])),
         repaint=jnp.asarray(np.stack([painting.repaint for painting in given])),
     )
-
-
-def _place(values: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Put values where a program wants them; every host of a pod holds the same values."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(values, sharding)
-    host = np.asarray(values)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -60,15 +60,18 @@ def main(options: argparse.Namespace) -> int:
     """Make the images, and say where they are; 0 if all were made, 1 if some failed."""
     check_options(options)
     require_writable(options.out)
-    if options.distributed:
-        _join_hosts()
+    if options.distributed is not None:
+        _join_hosts(options.distributed)
     keep_compiled_programs()
     if options.repeat is not None:
         return _repeat(options, read_record(options.repeat))
     jobs, broken = jobs_of(options)
     kind = OneCommand if options.jobs is None else Progress
-    with kind(len(jobs)) as progress:
-        studio = _studio(options, options.weights, progress, len(jobs))
+    own = len(jobs[jax.process_index() :: jax.process_count()])
+    with kind(own) as progress:
+        studio = _studio(options, options.weights, progress, own)
+        if jax.process_index() > 0:
+            broken = {}  # the first host tells of them
         for place, error in broken.items():
             progress.failed(place, error)
         outcome = studio.run(jobs, options.out)
@@ -105,7 +108,11 @@ def _studio(
     def open_pipeline() -> FlashFacePipeline:
         progress.note(f"opening {weights}")
         return FlashFacePipeline.from_directory(
-            weights, precision=options.precision, tile=options.tile, on_step=progress.step
+            weights,
+            precision=options.precision,
+            attention=options.attention,
+            tile=options.tile,
+            on_step=progress.step,
         )
 
     config = open_weights(weights).config
@@ -192,9 +199,17 @@ class OneCommand(Progress):
         raise error
 
 
-def _join_hosts() -> None:
+def _join_hosts(named: list[str]) -> None:
+    """Meet the other hosts, which JAX finds if they are not named."""
+    if named and not (len(named) == 3 and named[1].isdecimal() and named[2].isdecimal()):
+        raise ValueError(
+            f"--distributed is {' '.join(named)!r}; give ADDRESS:PORT, INDEX and COUNT, or nothing."
+        )
     try:
-        jax.distributed.initialize()
+        if named:
+            jax.distributed.initialize(named[0], int(named[2]), int(named[1]))
+        else:
+            jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--distributed finds no other hosts ({error}): leave it out on a single machine."
@@ -213,7 +228,7 @@ def _detector(options: argparse.Namespace, record: Record | None) -> FaceDetecto
 
 
 def _usual_batch() -> int:
-    return jax.device_count() * (1 if jax.default_backend() == "cpu" else 4)
+    return jax.local_device_count() * (1 if jax.default_backend() == "cpu" else 4)
 
 
 def _differences(original: Path, before: Record, made: Path) -> str:

@@ -12,6 +12,7 @@ from flashface_jax.diffusion.schedule import Spacing
 from flashface_jax.diffusion.solvers import SolverName
 from flashface_jax.errors import sentence, shortened
 from flashface_jax.jobs import Job, Repaint, parse_job, read_jobs
+from flashface_jax.models.attention_backends import NAMES as ATTENTIONS
 from flashface_jax.pipeline import Precision
 from flashface_jax.presets import PRESETS
 from flashface_jax.records import Record
@@ -75,7 +76,7 @@ SETTINGS = {
 MOST_IMAGES = 100_000
 FOR_ANY_JOB = {
     *("weights", "out", "prompt", "jobs", "repeat", "detector", "face_models"),
-    *("batch", "precision", "tile", "keep_features", "distributed"),
+    *("batch", "precision", "attention", "tile", "keep_features", "distributed"),
 }
 """Options that say where and how to make images; the others say what they show."""
 
@@ -291,6 +292,13 @@ def make_parser() -> argparse.ArgumentParser:
         "and bfloat16 elsewhere)",
     )
     add(
+        "--attention",
+        choices=ATTENTIONS,
+        default="auto",
+        help="how attention is computed: by XLA (blocked), or by a TPU's or GPU's own kernel "
+        "(default: auto, what suits the device)",
+    )
+    add(
         "--tile",
         type=int,
         default=0,
@@ -307,8 +315,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--distributed",
-        action="store_true",
-        help="work on all hosts of a pod; give each of them this command",
+        nargs="*",
+        metavar="H",
+        help="share the images among several hosts, each given this command; a TPU pod, Slurm, MPI "
+        "or Kubernetes says which, or three values: ADDRESS:PORT of the first, INDEX from 0, COUNT",
     )
     return parser
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jax.experimental import multihost_utils
+import jax
 
 from flashface_jax.errors import sentence
 from flashface_jax.faces.detect import FaceDetector
@@ -91,7 +91,8 @@ class Studio:
 
         An image that is there and was made of the same job is kept, so that the same call goes on
         after a stop; one that was made of another job is never overwritten. What can be seen to be
-        wrong without reading photos is reported before anything is made.
+        wrong without reading photos is reported before anything is made. Of several hosts with
+        the same jobs, each makes its share.
 
         Args:
             jobs: with different names.
@@ -104,10 +105,9 @@ class Studio:
         if twice:
             raise ValueError(f"Two jobs are named {twice[0]!r}: give each a name of its own.")
         outcome = Outcome()
-        todo = [job for job in jobs if self._is_open(job, out, outcome)]
+        own = jobs[jax.process_index() :: jax.process_count()]
+        todo = [job for job in own if self._is_open(job, out, outcome)]
         self.reporter.kept(len(outcome.kept))
-        # Hosts must agree on what is left before any of them writes.
-        multihost_utils.sync_global_devices("jobs are chosen")
         for batch in self._batches(self._prepared(todo, outcome)):
             self._make(batch, out, outcome)
         return outcome
@@ -173,7 +173,7 @@ class Studio:
             cache=self.cache if alike else None,
         )
         out.mkdir(parents=True, exist_ok=True)
-        for one, image in ((batch[i], image) for i, image in images.items() if i < len(batch)):
+        for one, image in zip(batch, images, strict=False):  # without what was made to fill up
             path = out / f"{one.job.name}.png"
             write_png(path, one.finish(image), self._record(one))
             outcome.made.append(path)

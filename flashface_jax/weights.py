@@ -125,7 +125,7 @@ class WeightsDirectory:
             raise WeightsError(
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
             network.shapes,
