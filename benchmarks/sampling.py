@@ -31,7 +31,7 @@ from flashface_jax.diffusion.sampling import (
     plan_sampling,
 )
 from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
-from flashface_jax.generation import Request, make_generate
+from flashface_jax.generation import Request, Sampler, make_generate
 from flashface_jax.models.attention import BlockedAttention
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
@@ -187,7 +187,7 @@ def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None
         seeds=jnp.arange(batch, dtype=jnp.uint32),
     )
     plan = SamplingConfig(steps=options.steps).plan(config.schedule)
-    generate = make_generate(system, "noise", tile=options.tile)
+    generate = make_generate(Sampler(system, "noise", options.tile))
     params["flashface"] = flashface
     program = generate.lower(params, request, plan).compile()
     analysis = program.memory_analysis()

@@ -1,6 +1,7 @@
 """From tokens and face crops to images: encode, sample and decode as one compiled program."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +17,16 @@ from flashface_jax.diffusion.sampling import (
     Plan,
     ReferenceLatents,
     ReferenceTrack,
-    sample,
+    SamplingState,
+    advance,
+    start,
     track_references,
 )
 from flashface_jax.diffusion.schedule import Prediction
 from flashface_jax.models.network import Params
 from flashface_jax.models.vae import Autoencoder, encode_crops, from_pixels, to_pixels
 from flashface_jax.models.vae_tiles import decode_in_tiles
-from flashface_jax.shapes import Image, ImageCondition, Latent, Mask, ReferenceWeight, Strength
+from flashface_jax.shapes import ImageCondition, Latent, Mask, ReferenceWeight, Strength
 from flashface_jax.system import System
 
 IMAGES = "images"
@@ -74,24 +77,8 @@ class Request:
     track: ReferenceTrack | None = None
 
 
-SHARED = ("negative_tokens",)
+SHARED = ("negative_tokens", "context", "index")
 OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
-
-
-def request_specs(request: Request) -> list[PartitionSpec]:
-    """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
-    own_people = len(request.person_share) == len(request.tokens) > 1
-
-    def spec(path: tuple[Any, ...]) -> PartitionSpec:
-        name = path[0].name
-        shared = name in SHARED or (name in OF_PEOPLE and not own_people)
-        return PartitionSpec() if shared else PartitionSpec(IMAGES)
-
-    # A list, as a Request holds arrays and nothing else.
-    return [spec(path) for path, _ in jax.tree.leaves_with_path(request)]
-
-
-Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
 
 
 def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -99,35 +86,56 @@ def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.local_devices()), (IMAGES,))
 
 
-def make_generate(
-    system: System,
-    prediction: Prediction,
-    mesh: Mesh | None = None,
-    on_step: Callable[[], None] | None = None,
-    tile: int = 0,
-) -> Generate:
-    """Return the jitted program that makes images.
+def request_specs(request: Request) -> list[PartitionSpec]:
+    """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
+    return _specs(request, _has_own_people(request))
 
-    It is compiled once for each shape of a request: image size, number of images, places for
-    references. No value compiles anything: prompts, people, seeds, strengths, the solver and the
-    number of steps are all data.
 
-    Args:
+def _has_own_people(request: Request) -> bool:
+    return len(request.person_share) == len(request.tokens) > 1
+
+
+def _specs(tree: Any, own_people: bool) -> list[PartitionSpec]:
+    """How a request, or what is made of it, lies on the mesh."""
+
+    def spec(path: tuple[Any, ...]) -> PartitionSpec:
+        names = [getattr(key, "name", None) for key in path]
+        shared = any(name in SHARED for name in names)
+        shared |= any(name in OF_PEOPLE for name in names) and not own_people
+        return PartitionSpec() if shared else PartitionSpec(IMAGES)
+
+    # A list, as these trees hold arrays and nothing else.
+    return [spec(path) for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+@struct.dataclass
+class Run:
+    """Images in the making: what they show, and where they stand."""
+
+    conditioning: Conditioning
+    state: SamplingState
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The three parts of making images, as pure functions of parameters and data.
+
+    Attributes:
         system: the networks.
         prediction: what the denoiser's output means.
-        mesh: devices that share the images of a batch; one device if None.
-        on_step: called on the host after every step, on every device.
         tile: side, in latent positions, of the tiles that images are decoded in, for less memory;
             0 for whole images.
     """
 
-    def decode(autoencoder: Autoencoder, latent: Latent) -> Image:
-        return decode_in_tiles(autoencoder, latent, tile) if tile else autoencoder.decode(latent)
+    system: System
+    prediction: Prediction
+    tile: int = 0
 
-    def run(params: dict[str, Params], request: Request, plan: Plan) -> UInt8[Array, "batch H W 3"]:
-        autoencoder = system.autoencoder.bind(params["autoencoder"])
-        text_tower = system.text_tower.bind(params["text_tower"])
-        model = system.flashface.bind(params["flashface"])
+    def begin(self, params: dict[str, Params], request: Request) -> Run:
+        """Encode texts and references, and draw the noise."""
+        autoencoder = self.system.autoencoder.bind(params["autoencoder"])
+        text_tower = self.system.text_tower.bind(params["text_tower"])
+        model = self.system.flashface.bind(params["flashface"])
         negative = text_tower(request.negative_tokens)
         references = request.track or ReferenceLatents(
             encode_crops(autoencoder, request.references), negative
@@ -145,10 +153,44 @@ def make_generate(
         keys = jax.vmap(jax.random.key)(request.seeds)
         shape = (*request.face_mask.shape[1:3], autoencoder.config.latent_channels)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        latents = sample(model, conditioning, noise, keys, plan, prediction, on_step)
-        # One after the other: a decoder's full-size feature maps are most of the memory.
-        return jax.lax.map(lambda latent: to_pixels(decode(autoencoder, latent[None]))[0], latents)
+        return Run(conditioning, start(noise, keys))
 
+    def advance(
+        self, params: dict[str, Params], run: Run, plan: Plan, stop: Int[Array, ""]
+    ) -> SamplingState:
+        """Take the steps of a plan up to `stop`."""
+        model = self.system.flashface.bind(params["flashface"])
+        return advance(model, run.conditioning, run.state, plan, stop, self.prediction)
+
+    def finish(self, params: dict[str, Params], latents: Latent) -> UInt8[Array, "batch H W 3"]:
+        """Decode, one image after the other: full-size feature maps are most of the memory."""
+        autoencoder = self.system.autoencoder.bind(params["autoencoder"])
+
+        def decode(latent: Float[Array, "h w c"]) -> UInt8[Array, "H W 3"]:
+            image = (
+                decode_in_tiles(autoencoder, latent[None], self.tile)
+                if self.tile
+                else autoencoder.decode(latent[None])
+            )
+            return to_pixels(image)[0]
+
+        return jax.lax.map(decode, latents)
+
+
+Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
+
+
+def make_generate(sampler: Sampler, mesh: Mesh | None = None) -> Generate:
+    """Return the jitted program that makes images, from start to end.
+
+    It is compiled once for each shape of a request: image size, number of images, places for
+    references. No value compiles anything: prompts, people, seeds, strengths, the solver and the
+    number of steps are all data.
+
+    Args:
+        sampler: the parts.
+        mesh: devices that share the images of a batch; one device if None.
+    """
     over = mesh or images_mesh(jax.local_devices()[:1])
 
     @jax.jit
@@ -156,14 +198,63 @@ def make_generate(
         params: dict[str, Params], request: Request, plan: Plan
     ) -> UInt8[Array, "batch H W 3"]:
         leaves, structure = jax.tree.flatten(request)
+
+        def whole(params: dict[str, Params], leaves: list[Array], plan: Plan) -> Array:
+            run = sampler.begin(params, jax.tree.unflatten(structure, leaves))
+            state = sampler.advance(params, run, plan, plan.count)
+            return sampler.finish(params, state.x)
+
         # Nothing passes between devices: each makes its own images.
         return jax.shard_map(
-            lambda params, leaves, plan: run(params, jax.tree.unflatten(structure, leaves), plan),
+            whole,
             mesh=over,
             in_specs=(PartitionSpec(), request_specs(request), PartitionSpec()),
             out_specs=PartitionSpec(IMAGES),
             check_vma=False,
         )(params, leaves, plan)
+
+    return generate
+
+
+def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], object]) -> Generate:
+    """Return what makes the same images step by step, and calls `on_step` after each.
+
+    Three programs in place of one with a call back into Python, which JAX would not keep in its
+    cache of compiled programs.
+    """
+    over = mesh or images_mesh(jax.local_devices()[:1])
+
+    def spread(function: Callable[..., Any], own_people: bool, *arguments: Any) -> Any:
+        """Run a function of (params, tree, *shared) on every device's part of a tree."""
+        params, tree, *shared = arguments
+        leaves, structure = jax.tree.flatten(tree)
+        outcome = jax.eval_shape(function, params, tree, *shared)
+
+        def part(params: Any, leaves: list[Array], *shared: Any) -> list[Array]:
+            made = function(params, jax.tree.unflatten(structure, leaves), *shared)
+            return jax.tree.leaves(made)
+
+        made = jax.shard_map(
+            part,
+            mesh=over,
+            in_specs=(PartitionSpec(), _specs(tree, own_people), *[PartitionSpec()] * len(shared)),
+            out_specs=_specs(outcome, own_people),
+            check_vma=False,
+        )(params, leaves, *shared)
+        return jax.tree.unflatten(jax.tree.structure(outcome), made)
+
+    begin = jax.jit(lambda own, *a: spread(sampler.begin, own, *a), static_argnums=0)
+    one_on = jax.jit(lambda own, *a: spread(sampler.advance, own, *a), static_argnums=0)
+    finish = jax.jit(lambda *a: spread(sampler.finish, True, *a))
+
+    def generate(params: dict[str, Params], request: Request, plan: Plan) -> jax.Array:
+        own = _has_own_people(request)
+        run = begin(own, params, request)
+        for step in range(int(plan.count)):
+            state = one_on(own, params, run, plan, jnp.asarray(step + 1, jnp.int32))
+            run = Run(run.conditioning, jax.block_until_ready(state))
+            on_step()
+        return finish(params, run.state.x)
 
     return generate
 

@@ -19,8 +19,10 @@ from flashface_jax.generation import (
     Generate,
     Inpainting,
     Request,
+    Sampler,
     images_mesh,
     make_generate,
+    make_stepwise,
     make_track,
     request_specs,
 )
@@ -155,7 +157,7 @@ class FlashFacePipeline:
         tokenizer: prompt -> tokens.
         precision: of activations and of the parameters held.
         mesh: devices that share the images of a batch.
-        generate: the compiled program that makes images.
+        generate: makes images; one compiled program, unless it reports its steps.
         track: the compiled program that computes reference features ahead.
     """
 
@@ -188,7 +190,7 @@ class FlashFacePipeline:
             attention: backend, as `models.attention_backends.attention_named` takes it.
             tile: decode images in tiles of so many latent positions, which takes less memory and
                 more time, and changes nothing; 32 is a good size, 0 decodes whole images.
-            on_step: called on the host after every step, on every device (for a progress bar).
+            on_step: called after every step of a batch (for a progress bar).
 
         Raises:
             WeightsError: if the directory is neither, or lacks a part.
@@ -219,7 +221,12 @@ class FlashFacePipeline:
             )
             for name in PARTS
         }
-        generate = make_generate(system, weights.config.schedule.prediction, mesh, on_step, tile)
+        sampler = Sampler(system, weights.config.schedule.prediction, tile)
+        generate = (
+            make_generate(sampler, mesh)
+            if on_step is None
+            else make_stepwise(sampler, mesh, on_step)
+        )
         return cls(weights.config, params, tokenizer, chosen, mesh, generate, make_track(system))
 
     @cached_property

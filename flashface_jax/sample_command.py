@@ -153,7 +153,6 @@ class Progress(Reporter):
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            jax.effects_barrier()  # steps are reported behind the results
             self._bar.close()
 
     def note(self, text: str) -> None:

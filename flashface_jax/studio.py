@@ -161,7 +161,7 @@ class Studio:
 
     def _make(self, batch: list[Prepared], out: Path, outcome: Outcome) -> None:
         first = batch[0]
-        steps = first.sampling.steps * self.pipeline.mesh.size
+        steps = first.sampling.steps
         self.reporter.begin(len(batch), steps)
         shots = [one.shot for one in batch]
         shots += shots[-1:] * (self.at_a_time - len(shots))  # or a last batch would be compiled for

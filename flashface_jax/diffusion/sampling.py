@@ -1,6 +1,5 @@
 """The sampling loop: references, denoiser, guidance and solver joined in one loop."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -254,27 +253,41 @@ def guided_noise(
     )
 
 
-def sample(
+@struct.dataclass
+class SamplingState:
+    """Where a run stands.
+
+    Attributes:
+        index: steps taken.
+        x: the images.
+        previous_x0: what the last step predicted of them without noise.
+        noise: the first state.
+        keys: where each image's further noise comes from, for solvers that draw any.
+    """
+
+    index: Int[Array, ""]
+    x: Latent
+    previous_x0: Latent
+    noise: Latent
+    keys: Key[Array, " batch"]
+
+
+def start(noise: Latent, keys: Key[Array, " batch"]) -> SamplingState:
+    """Stand at the beginning of a run: pure noise, one key an image."""
+    return SamplingState(jnp.zeros((), jnp.int32), noise, jnp.zeros_like(noise), noise, keys)
+
+
+def advance(
     model: FlashFace,
     conditioning: Conditioning,
-    noise: Latent,
-    keys: Key[Array, " batch"],
+    state: SamplingState,
     plan: Plan,
+    stop: Int[Array, ""],
     prediction: Prediction = "noise",
-    on_step: Callable[[], None] | None = None,
-) -> Latent:
-    """Take all steps of a plan from pure noise; returns scaled latents.
+) -> SamplingState:
+    """Take the steps of a plan up to `stop`; at `plan.count`, x is the scaled latents.
 
     Jit it with everything but the model as arguments: none of their values is compiled in.
-
-    Args:
-        model: the networks.
-        conditioning: what to show.
-        noise: the first state of each image.
-        keys: where each image's further noise comes from, for solvers that draw any.
-        plan: the steps.
-        prediction: what the denoiser's output means.
-        on_step: called on the host after every step (for a progress bar).
     """
 
     def body(index: Int[Array, ""], states: tuple[Latent, Latent]) -> tuple[Latent, Latent]:
@@ -284,12 +297,23 @@ def sample(
         sigma = step.timestep_sigma
         x0 = (x - sigma * predicted) / jnp.sqrt(1 - sigma**2)
         fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), x.shape[1:]))
-        x = step.update(x, x0, previous_x0, fresh(keys))
+        x = step.update(x, x0, previous_x0, fresh(state.keys))
         if conditioning.known is not None:
-            x = conditioning.known.blend(x, noise, step.next_sigma)
-        if on_step is not None:
-            # The unused argument makes the report wait for the step's result.
-            jax.debug.callback(lambda _: on_step(), x[0, 0, 0, 0])
+            x = conditioning.known.blend(x, state.noise, step.next_sigma)
         return x, x0
 
-    return jax.lax.fori_loop(0, plan.count, body, (noise, jnp.zeros_like(noise)))[0]
+    x, previous_x0 = jax.lax.fori_loop(state.index, stop, body, (state.x, state.previous_x0))
+    return SamplingState(stop, x, previous_x0, state.noise, state.keys)
+
+
+def sample(
+    model: FlashFace,
+    conditioning: Conditioning,
+    noise: Latent,
+    keys: Key[Array, " batch"],
+    plan: Plan,
+    prediction: Prediction = "noise",
+) -> Latent:
+    """Take all steps of a plan from pure noise; returns scaled latents."""
+    state = start(noise, keys)
+    return advance(model, conditioning, state, plan, plan.count, prediction).x

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from flashface_jax.data.photos import IdentityPhotos, draw_photos
 from flashface_jax.data.pipeline import SampleShape, training_batches
 from flashface_jax.files import new_directory
-from flashface_jax.generation import make_generate
+from flashface_jax.generation import Sampler, make_generate
 from flashface_jax.models.blocks import Compute
 from flashface_jax.system import System, build_system
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
@@ -132,7 +132,7 @@ def _grid_drawer(
     """Return a function that draws held-out people with the current parameters."""
     people = range(min(config.grid_people, photos.num_identities))
     shape = sample_shape(config)
-    generate = make_generate(system, config.system.schedule.prediction)
+    generate = make_generate(Sampler(system, config.system.schedule.prediction))
     plan = config.system.sampling.plan(config.system.schedule)
 
     def draw(state: TrainState) -> Image.Image:
