@@ -179,6 +179,9 @@ OPTIONS = [
     ("--jobs jobs.jsonl", "--jobs"),
     ("--repeat good.png", "--repeat"),
     ("--distributed", "--distributed"),
+    ("--distributed here", "'here'"),
+    ("--distributed here:1 one 2", "'here:1 one 2'"),
+    ("--attention flash", "flash"),
     # painting into a photo
     ("--mask mask.png", "--mask"),
     ("--repaint-box left", "--repaint-box"),
