@@ -160,13 +160,12 @@ class Studio:
         yield from waiting.values()
 
     def _make(self, batch: list[Prepared], out: Path, outcome: Outcome) -> None:
-        first = batch[0]
-        steps = first.sampling.steps
-        self.reporter.begin(len(batch), steps)
+        first, pipeline = batch[0], self.pipeline  # whose opening may have something to say
+        self.reporter.begin(len(batch), first.sampling.steps)
         shots = [one.shot for one in batch]
         shots += shots[-1:] * (self.at_a_time - len(shots))  # or a last batch would be compiled for
         alike = all(shot.people == shots[0].people for shot in shots)
-        images = self.pipeline.make(
+        images = pipeline.make(
             shots,
             sampling=first.sampling,
             size=first.size,

@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -401,3 +403,34 @@ def test_the_program_says_what_is_wrong(sample_folder, tmp_path):
     assert done.returncode == 1
     assert done.stderr == "error: none.png does not exist.\n" and done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_hosts_share_the_images(sample_folder, four, tmp_path):
+    """Two processes that have met make four images between them, two each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    base = ["--weights", "weights", "--references", "0.png", "1.png", "--detector", "none"]
+    what = ["--prompt", "smiling", "--prompt", "a child", "--images", "2", "--seed", "5"]
+
+    def host(index):
+        where = ["--out", tmp_path / "out", "--distributed", address, index, "2"]
+        return sample_py(*base, *what, *where, cwd=sample_folder)
+
+    with ThreadPoolExecutor() as hosts:
+        done = list(hosts.map(host, "01"))
+    for one in done:
+        assert one.returncode == 0, one.stderr
+        assert "wrote 2 images" in one.stdout
+    made, alone = images(tmp_path / "out"), images(four)
+    for name in ("000", "001", "002", "003"):
+        levels = difference(made[name], alone[name])
+        assert levels <= 1, f"{name} differs by {levels} levels"
+
+
+@pytest.mark.parametrize("hosts", [["here"], ["a:1", "x", "2"], ["a:1", "0"]])
+def test_hosts_are_named_in_three_words(command, tmp_path, hosts):
+    said = command.prompt(tmp_path / "out", "--prompt", "x", "--distributed", *hosts)
+    assert said.status == 1
+    named = f"--distributed is {' '.join(hosts)!r}"
+    assert said.errors == [f"error: {named}; give ADDRESS:PORT, INDEX and COUNT, or nothing."]

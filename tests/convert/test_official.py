@@ -170,7 +170,7 @@ def released_shapes(table, target):
             "residual_blocks": (1, 2, 1, 1),
             "transformer_depth": (1, 0, 2, 0),
         },
-        {"in_channels": 9, "out_channels": 3, "base_channels": 64, "context_channels": 20},
+        {"in_channels": 7, "out_channels": 3, "base_channels": 64, "context_channels": 20},
         {"reference_attention": "both"},
         {"reference_attention": "encoder"},
     ],

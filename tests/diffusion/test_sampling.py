@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flashface_jax.diffusion import sampling
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import (
     Conditioning,
     KnownImage,
     ReferenceLatents,
+    advance,
     plan_sampling,
     sample,
     track_references,
@@ -359,12 +361,15 @@ def test_velocity_gives_the_run_that_its_noise_gives(jitted):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * float(expected.std()))
 
 
-def test_progress_is_reported_after_every_step():
-    reports = []
-    model = Linear()
-    run = jax.jit(
-        lambda *arguments: sample(model, *arguments, on_step=lambda: reports.append(None))
-    )
-    run(conditioning(), start(), KEYS, Run().plan).block_until_ready()
-    jax.effects_barrier()
-    assert len(reports) == STEPS
+def test_a_run_in_parts_is_the_run():
+    """Steps taken in two calls, and none at all."""
+    shown, plan, model = conditioning(), Run(solver="dpm++2m").plan, Linear()
+    run = jax.jit(lambda *arguments: advance(model, *arguments))
+    begun = sampling.start(start(), KEYS)
+    whole = run(shown, begun, plan, plan.count)
+    half = run(shown, begun, plan, jnp.asarray(3, jnp.int32))
+    joined = run(shown, half, plan, plan.count)
+    assert (int(half.index), int(joined.index)) == (3, STEPS)
+    np.testing.assert_array_equal(joined.x, whole.x)
+    np.testing.assert_array_equal(run(shown, whole, plan, plan.count).x, whole.x)
+    assert float(jnp.abs(half.x - whole.x).max()) > 0.1
