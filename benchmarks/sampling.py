@@ -164,43 +164,52 @@ def time_step(options: argparse.Namespace, batch: int, params: Any, released: An
         )
 
 
-def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None:
-    """Print what whole images take: text, references, all steps, decoding."""
-    dtype = jnp.dtype(options.precision)
-    config = SystemConfig(image_tower=None)
-    system = build_system(config, Compute(dtype))
-    key = jax.random.key(1)
-    params = {
-        name: hold(part.init(key), dtype)
-        for name, part in system.parts().items()
-        if name != "flashface"
-    }
-    h, w = options.height // 8, options.width // 8
-    crop = config.reference_size
-    request = Request(
+def whole_request(options: argparse.Namespace, batch: int, crop: int) -> Request:
+    """A request for images of one person; its prompts mean nothing."""
+    return Request(
         tokens=jnp.ones((batch, 77), jnp.int32),
         negative_tokens=jnp.ones((1, 77), jnp.int32),
         references=jnp.zeros((1, options.references, crop, crop, 3), jnp.uint8),
         reference_weight=jnp.ones((1, options.references)),
         person_share=jnp.ones((1, 1)),
-        face_mask=jnp.zeros((batch, h, w, 1)),
+        face_mask=jnp.zeros((batch, options.height // 8, options.width // 8, 1)),
         seeds=jnp.arange(batch, dtype=jnp.uint32),
     )
+
+
+def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None:
+    """Print what whole images take: text, references, all steps, decoding.
+
+    With --memory the program is compiled and not run, and no parameters are made.
+    """
+    dtype = jnp.dtype(options.precision)
+    config = SystemConfig(image_tower=None)
+    system = build_system(config, Compute(dtype))
+    request = whole_request(options, batch, config.reference_size)
     plan = SamplingConfig(steps=options.steps).plan(config.schedule)
     generate = make_generate(Sampler(system, "noise", options.tile))
-    params["flashface"] = flashface
-    program = generate.lower(params, request, plan).compile()
-    analysis = program.memory_analysis()
-    program(params, request, plan).block_until_ready()
-    took = seconds(lambda: program(params, request, plan).block_until_ready())
-    stats = jax.devices()[0].memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use")
-    memory = [analysis.argument_size_in_bytes, analysis.temp_size_in_bytes, peak or 0]
-    held, scratch, most = (f"{size / 2**30:.2f} GiB" for size in memory)
+    shapes = {
+        name: jax.eval_shape(lambda shapes: hold(shapes, dtype), part.shapes)
+        for name, part in system.parts().items()
+    }
+    analysis = generate.lower(shapes, request, plan).compile().memory_analysis()
+    held, scratch = (
+        f"{size / 2**30:.2f} GiB"
+        for size in (analysis.argument_size_in_bytes, analysis.temp_size_in_bytes)
+    )
+    what = f"{batch} images of {options.width}x{options.height}, {options.precision}"
+    if options.memory:
+        print(f"{what}: parameters {held}, scratch {scratch}")
+        return
+    key = jax.random.key(1)
+    drawn = {name: part.init(key) for name, part in system.parts().items() if name != "flashface"}
+    params = {**hold(drawn, dtype), "flashface": flashface}
+    generate(params, request, plan).block_until_ready()
+    took = seconds(lambda: generate(params, request, plan).block_until_ready())
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     print(
-        f"{batch} images of {options.width}x{options.height}, {options.steps} steps: {took:.1f} s, "
-        f"{batch / took:.3g} images/s; parameters {held}, scratch {scratch}"
-        + (f", peak {most}" if peak else "")
+        f"{what}, {options.steps} steps: {took:.1f} s, {batch / took:.3g} images/s; parameters "
+        f"{held}, scratch {scratch}" + (f", peak {peak / 2**30:.2f} GiB" if peak else "")
     )
 
 
@@ -220,11 +229,16 @@ def main() -> None:
     add("--whole", action="store_true", help="time whole images, too")
     add("--steps", type=int, default=STEPS, help="steps of a whole image (default: %(default)s)")
     add("--tile", type=int, default=0, help="decode whole images in tiles of so many latents")
+    add("--memory", action="store_true", help="only compile whole images, and print their memory")
     options = parser.parse_args()
     width, _, height = options.size.partition("x")
     options.width, options.height = int(width), int(height or width)
     print(f"{jax.devices()[0].device_kind}, {jax.device_count()} device(s)")
     dtype, released = jnp.dtype(options.precision), None
+    if options.memory:
+        for batch in options.batch:
+            time_images(options, batch, None)
+        return
     if options.official is None:
         params = random_params(dtype)
     else:

@@ -105,6 +105,7 @@ def variants(side: int) -> dict[str, Run]:
     track = jax.jit(
         lambda params: track_references(model.bind(params), references, step.timestep[None])
     )
+    xla_convolves = Compute(convolve=jax.lax.conv_general_dilated)
     softmaxes = mock.patch.object(blocks, "attend_with_references", two_softmaxes)
     branches = mock.patch.object(sampler, "three_way", three_whole_branches)
     return {
@@ -112,8 +113,13 @@ def variants(side: int) -> dict[str, Run]:
         "attention of all heads at once": compiled(step, references, Compute(attend=ALL_HEADS)),
         "two softmaxes for every branch": compiled(step, references, Compute(), softmaxes),
         "an encoder for each branch": compiled(step, references, Compute(), branches),
-        "none of these three": compiled(
-            step, references, Compute(attend=ALL_HEADS), softmaxes, branches
+        "XLA's own convolutions": compiled(step, references, xla_convolves),
+        "none of these four": compiled(
+            step,
+            references,
+            Compute(attend=ALL_HEADS, convolve=jax.lax.conv_general_dilated),
+            softmaxes,
+            branches,
         ),
         "and features kept": compiled(step, track(params), Compute()),
         "a step with strength 0": compiled(unreferenced, references, Compute()),

@@ -135,6 +135,26 @@ class Shot:
             raise ValueError(f"Seed {self.seed} is out of range: choose one from 0 to 2^32 - 1.")
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Images, and everything that makes them again from the same weights.
+
+    `pipeline.make(made.shots, sampling=made.sampling, size=made.size)` repeats them where
+    `pipeline.weights_sha256` and `pipeline.precision` are what they were.
+
+    Attributes:
+        images: pixels, one image a shot.
+        shots: what was asked for: prompts, faces, seeds, face boxes, images painted into.
+        sampling: every setting.
+        size: height and width in pixels.
+    """
+
+    images: UInt8[np.ndarray, "shots H W 3"]
+    shots: tuple[Shot, ...]
+    sampling: SamplingConfig
+    size: tuple[int, int]
+
+
 def resolve_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
     """Choose for "auto": float32 on a CPU, bfloat16 on accelerators."""
     if precision == "auto":
@@ -274,7 +294,7 @@ class FlashFacePipeline:
             Shot(prompt, people, seed, negative_prompt, tuple(face_box))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        return self.make(shots, sampling=sampling, size=size, cache=cache)
+        return self.make(shots, sampling=sampling, size=size, cache=cache).images
 
     def make(
         self,
@@ -283,7 +303,7 @@ class FlashFacePipeline:
         sampling: SamplingConfig | None = None,
         size: tuple[int, int] | None = None,
         cache: ReferenceCache | None = None,
-    ) -> UInt8[np.ndarray, "shots H W 3"]:
+    ) -> Made:
         """Make a batch of images, spread over the pipeline's devices.
 
         Args:
@@ -303,13 +323,15 @@ class FlashFacePipeline:
         plan = sampling.plan(self.config.schedule)
         devices = self.mesh.size
         padded = [*shots, *[shots[-1]] * (-len(shots) % devices)]
-        request = self.request(padded, sampling, size or (self.config.image_size,) * 2)
+        size = size or (self.config.image_size,) * 2
+        request = self.request(padded, sampling, size)
         if cache is not None:
             request = self._with_features(request, shots[0].people, sampling, plan, cache)
         leaves, structure = jax.tree.flatten(request)
         places = [NamedSharding(self.mesh, spec) for spec in request_specs(request)]
         placed = jax.tree.unflatten(structure, jax.device_put(leaves, places))
-        return np.asarray(self.generate(self.params, placed, plan))[: len(shots)]
+        images = np.asarray(self.generate(self.params, placed, plan))[: len(shots)]
+        return Made(images, tuple(shots), sampling, size)
 
     def request(
         self, shots: Sequence[Shot], sampling: SamplingConfig, size: tuple[int, int]

@@ -165,14 +165,14 @@ class Studio:
         shots = [one.shot for one in batch]
         shots += shots[-1:] * (self.at_a_time - len(shots))  # or a last batch would be compiled for
         alike = all(shot.people == shots[0].people for shot in shots)
-        images = pipeline.make(
+        made = pipeline.make(
             shots,
             sampling=first.sampling,
             size=first.size,
             cache=self.cache if alike else None,
         )
         out.mkdir(parents=True, exist_ok=True)
-        for one, image in zip(batch, images, strict=False):  # without what was made to fill up
+        for one, image in zip(batch, made.images, strict=False):  # without what was made to fill up
             path = out / f"{one.job.name}.png"
             write_png(path, one.finish(image), self._record(one))
             outcome.made.append(path)

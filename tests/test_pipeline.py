@@ -54,8 +54,8 @@ def open_on_one_device(path, **options):
 def make(pipeline, *shots, **changes):
     """The images of shots, as signed numbers."""
     made = pipeline.make(shots, **changes)
-    assert len(made) == len(shots)
-    return np.stack([made[i] for i in range(len(shots))]).astype(int)
+    assert len(made.images) == len(shots)
+    return made.images.astype(int)
 
 
 def shot(people=(ALICE,), prompt="a child, smiling", seed=5, **fields):
@@ -338,6 +338,14 @@ def test_other_sizes(pipeline, base, size):
     assert image.shape == (*size, 3)
     assert_differs(image, boxed, least=2)
     assert_differs(image[:64, :64], base)
+
+
+def test_what_comes_back_makes_it_again(pipeline, base):
+    asked = shot((BOB,), negative_prompt="a hat", face_box=(0.1, 0.2, 0.6, 0.7))
+    made = pipeline.make([asked], sampling=replace(SAMPLING, steps=2, eta=0.5), size=(64, 64))
+    again = pipeline.make(made.shots, sampling=made.sampling, size=made.size)
+    np.testing.assert_array_equal(again.images, made.images)
+    assert_differs(made.images[0], base)
 
 
 # Several devices.

@@ -72,9 +72,11 @@ class BlockedAttention:
         batch, queries, heads, d = query.shape
         keys = key.shape[1]
         # (batch·heads, tokens, d): what a block of one or of all heads is cut from.
-        query, key, value = (
-            x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], d) for x in (query, key, value)
+        query, value = (
+            x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], d) for x in (query, value)
         )
+        # Laid out as the product wants it, which otherwise every block would do again.
+        key = key.transpose(0, 2, 3, 1).reshape(batch * heads, d, keys)
         bias = None if key_weight is None else jnp.repeat(_log(key_weight), heads, axis=0)
         if self.head_by_head and queries * keys > SMALL_HEAD:
             # A head a time: each with a leading axis of its own for the function of all heads.
@@ -90,9 +92,9 @@ class BlockedAttention:
     def _heads(
         self, query: Array, key: Array, value: Array, bias: Array | None
     ) -> tuple[Array, Array]:
-        """Attention of (heads, tokens, d), over blocks of queries."""
+        """Attention of (heads, tokens, d), keys (heads, d, tokens), over blocks of queries."""
         heads, queries, d = query.shape
-        blocks = min(math.ceil(heads * queries * key.shape[1] / self.max_logits), queries)
+        blocks = min(math.ceil(heads * queries * key.shape[2] / self.max_logits), queries)
         if blocks <= 1:
             return _attend_at_once(query, key, value, bias)
         size = math.ceil(queries / blocks)
@@ -120,7 +122,7 @@ def _log(key_weight: KeyWeight) -> KeyWeight:
 def _attend_at_once(
     query: Array, key: Array, value: Array, bias: Array | None
 ) -> tuple[Array, Array]:
-    logits = jnp.einsum("nqd,nkd->nqk", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("nqd,ndk->nqk", query, key, preferred_element_type=jnp.float32)
     logits = logits * (1 / math.sqrt(query.shape[-1]))  # here, as 1/√d is no bfloat16 number
     if bias is not None:
         logits = logits + bias[:, None, :]

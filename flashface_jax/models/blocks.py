@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from flashface_jax.models.attention import Attend, attend_with_references
 from flashface_jax.models.attention_backends import best_attention
+from flashface_jax.models.convolution import Convolve, best_convolution
 from flashface_jax.shapes import (
     FeatureMap,
     ReferenceWeight,
@@ -30,13 +31,14 @@ KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @dataclass(frozen=True)
 class Compute:
-    """How layers compute: the dtype of matmuls and activations, and the attention backend.
+    """How layers compute: the dtype of matmuls and activations, attention, and convolution.
 
     Norms, softmax and log-sum-exps compute in float32 whatever the dtype.
     """
 
     dtype: DTypeLike = jnp.float32
     attend: Attend = field(default_factory=best_attention)
+    convolve: Convolve = field(default_factory=best_convolution)
 
 
 class ParameterKeys(nnx.Rngs):
@@ -105,6 +107,7 @@ def conv(
         padding=(side, side),
         dtype=compute.dtype,
         kernel_init=nnx.initializers.zeros if zero else KERNEL_INIT,
+        conv_general_dilated=compute.convolve,
         rngs=keys,
     )
 
