@@ -18,6 +18,7 @@ Convolve = Callable[..., Array]
 WIDE = 256  # channels below which XLA's form is as good
 FEW_POSITIONS = 1024
 MANY_POSITIONS = 3000
+MOST_VALUES = 1 << 26  # of a feature map; Winograd's form holds four times as many, twice
 
 
 def best_convolution() -> Convolve:
@@ -48,7 +49,9 @@ def convolve_on_cpu(
         return x @ kernel[0, 0]
     if kernel.shape[:2] == (3, 3) and positions <= FEW_POSITIONS:
         return by_patches(x, kernel)
-    if kernel.shape[:2] == (3, 3) and positions >= MANY_POSITIONS and not (height % 2 or width % 2):
+    even = height % 2 == width % 2 == 0
+    fits = positions * max(channels, kernel.shape[-1]) <= MOST_VALUES
+    if kernel.shape[:2] == (3, 3) and positions >= MANY_POSITIONS and even and fits:
         return by_winograd(x, kernel)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 

@@ -92,6 +92,15 @@ def test_the_form_is_chosen_by_size(case, monkeypatch):
     assert_close(ours, np.asarray(expected), 1e-5)
 
 
+def test_maps_whose_transform_would_not_fit_are_left_to_xla(monkeypatch):
+    x, kernel = map(jnp.asarray, draw(1, 56, 54, 256, 256))
+    options = {"strides": (1, 1), "padding": [(1, 1)] * 2, "dimension_numbers": LAYOUT}
+    monkeypatch.setattr(convolution, "MOST_VALUES", x.size - 1)
+    monkeypatch.setattr(convolution, "by_winograd", None)
+    ours = convolve_on_cpu(x, kernel, **options)
+    np.testing.assert_array_equal(ours, lax.conv_general_dilated(x, kernel, **options))
+
+
 def test_other_dtypes_are_left_to_xla():
     x, kernel = (jnp.asarray(values, jnp.bfloat16) for values in draw(2, 7, 5, 256, 256))
     options = {"strides": (1, 1), "padding": [(1, 1)] * 2, "dimension_numbers": LAYOUT}
