@@ -32,6 +32,10 @@ def in_float64(x, kernel, stride=1, padding=None):
     return np.moveaxis(theirs.numpy(), 1, -1)
 
 
+def xla(x, kernel, strides=(1, 1), padding=((1, 1), (1, 1)), **options):
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
 def assert_close(ours, expected, tolerance):
     difference = np.abs(np.asarray(ours) - expected).max() / expected.std()
     assert difference <= tolerance, f"{difference:.1e} of the std, allowed {tolerance:.0e}"
@@ -88,7 +92,7 @@ def test_the_form_is_chosen_by_size(case, monkeypatch):
     options = {"strides": (1, 1), "padding": [(1, 1), (1, 1)], **changes}
     ours = convolve_on_cpu(x, kernel, dimension_numbers=LAYOUT, **options)
     assert called == ([] if form is None else [form])
-    expected = lax.conv_general_dilated(x, kernel, dimension_numbers=LAYOUT, **options)
+    expected = xla(x, kernel, dimension_numbers=LAYOUT, **options)
     assert_close(ours, np.asarray(expected), 1e-5)
 
 
@@ -98,11 +102,11 @@ def test_maps_whose_transform_would_not_fit_are_left_to_xla(monkeypatch):
     monkeypatch.setattr(convolution, "MOST_VALUES", x.size - 1)
     monkeypatch.setattr(convolution, "by_winograd", None)
     ours = convolve_on_cpu(x, kernel, **options)
-    np.testing.assert_array_equal(ours, lax.conv_general_dilated(x, kernel, **options))
+    np.testing.assert_array_equal(ours, xla(x, kernel, **options))
 
 
 def test_other_dtypes_are_left_to_xla():
     x, kernel = (jnp.asarray(values, jnp.bfloat16) for values in draw(2, 7, 5, 256, 256))
     options = {"strides": (1, 1), "padding": [(1, 1)] * 2, "dimension_numbers": LAYOUT}
     ours = convolve_on_cpu(x, kernel, **options)
-    np.testing.assert_array_equal(ours, lax.conv_general_dilated(x, kernel, **options))
+    np.testing.assert_array_equal(ours, xla(x, kernel, **options))
