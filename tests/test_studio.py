@@ -10,7 +10,7 @@ from flashface_jax.faces.files import read_mask, read_photo
 from flashface_jax.faces.region import mask_of_box
 from flashface_jax.jobs import Job, Repaint
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.pipeline import FlashFacePipeline
+from flashface_jax.pipeline import FlashFacePipeline, Made
 from flashface_jax.records import read_record
 from flashface_jax.reference_cache import ReferenceCache
 from flashface_jax.studio import Reporter, Studio
@@ -233,7 +233,8 @@ def black(monkeypatch):
 
     def make(pipeline, shots, *, sampling, size, cache):
         asked.append((len(shots), sampling.steps, cache))
-        return np.zeros((len(shots), *size, 3), np.uint8)
+        images = np.zeros((len(shots), *size, 3), np.uint8)
+        return Made(images, tuple(shots), sampling, size)
 
     monkeypatch.setattr(FlashFacePipeline, "make", make)
     return asked
@@ -264,7 +265,8 @@ def test_few_jobs_wait_for_others(studio, crops, tmp_path, monkeypatch):
 
     def make(pipeline, shots, *, sampling, size, cache):
         made_at.append(len(read))
-        return np.zeros((len(shots), *size, 3), np.uint8)
+        images = np.zeros((len(shots), *size, 3), np.uint8)
+        return Made(images, tuple(shots), sampling, size)
 
     monkeypatch.setattr(FlashFacePipeline, "make", make)
     jobs = jobs_of(crops, *({"steps": i + 1} for i in range(20)))
