@@ -285,7 +285,7 @@ class _PaintedInto(NamedTuple):
 def _painted_into(autoencoder: Autoencoder, inpaints: bool, request: Request) -> _PaintedInto:
     """What the denoiser, and the loop, know of the images to paint into.
 
-    An inpainting model sees the image without the part to repaint (paper, §4.5); for others the
+    An inpainting model sees the image without the part to repaint (paper); for others the
     loop puts the rest of the image back after every step.
     """
     painting = request.inpainting
