@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
+from flashface_jax.compilation import compiler_options
 from flashface_jax.diffusion.sampling import (
     Conditioning,
     KnownImage,
@@ -193,7 +195,7 @@ def make_generate(sampler: Sampler, mesh: Mesh | None = None) -> Generate:
     """
     over = mesh or images_mesh(jax.local_devices()[:1])
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def generate(
         params: dict[str, Params], request: Request, plan: Plan
     ) -> UInt8[Array, "batch H W 3"]:
@@ -243,9 +245,12 @@ def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], obj
         )(params, leaves, *shared)
         return jax.tree.unflatten(jax.tree.structure(outcome), made)
 
-    begin = jax.jit(lambda own, *a: spread(sampler.begin, own, *a), static_argnums=0)
-    one_on = jax.jit(lambda own, *a: spread(sampler.advance, own, *a), static_argnums=0)
-    finish = jax.jit(lambda *a: spread(sampler.finish, True, *a))
+    options = compiler_options()
+    begin, one_on = (
+        jax.jit(partial(spread, part), static_argnums=0, compiler_options=options)
+        for part in (sampler.begin, sampler.advance)
+    )
+    finish = jax.jit(partial(spread, sampler.finish, True), compiler_options=options)
 
     def generate(params: dict[str, Params], request: Request, plan: Plan) -> jax.Array:
         own = _has_own_people(request)
@@ -262,7 +267,7 @@ def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], obj
 def make_track(system: System) -> Callable[..., ReferenceTrack]:
     """Return the jitted program that computes references' features at every step of a run."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def track(
         params: dict[str, Params],
         references: UInt8[Array, "sets refs R R 3"],

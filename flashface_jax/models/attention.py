@@ -17,6 +17,8 @@ MASKED_LOGIT = -1e30
 # Logits of a head below which a CPU, too, does better with all heads at once.
 SMALL_HEAD = 1 << 14
 
+LANES = 16  # float32 numbers that a CPU's widest register holds
+
 KeyWeight = Float[Array, "batch k"]
 """How often a key counts: 1 once, 2 as two copies of it would, 0 not at all."""
 
@@ -126,14 +128,26 @@ def _attend_at_once(
     logits = logits * (1 / math.sqrt(query.shape[-1]))  # here, as 1/√d is no bfloat16 number
     if bias is not None:
         logits = logits + bias[:, None, :]
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    weights = jnp.exp(logits - largest)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
+    largest = jax.lax.stop_gradient(_row_max(logits))
+    weights = jnp.exp(logits - largest).astype(value.dtype)
+    # Columns of ones make the product give the sums as well, of the weights as they are used.
+    d = value.shape[-1]
+    with_ones = jnp.pad(value, ((0, 0), (0, 0), (0, LANES - d % LANES)), constant_values=1)
+    sums = jnp.einsum("nqk,nkd->nqd", weights, with_ones, preferred_element_type=jnp.float32)
     # Divided after the product: there are fewer values than weights.
-    values = jnp.einsum(
-        "nqk,nkd->nqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
+    values, total = sums[..., :d], sums[..., d : d + 1]
     return (values / total).astype(query.dtype), (largest + jnp.log(total))[..., 0]
+
+
+def _row_max(logits: Array) -> Array:
+    """Largest of the last axis, kept as an axis of one.
+
+    By halves while there are many: XLA's CPU code goes through a row one element at a time, but
+    through two halves a register at a time.
+    """
+    while logits.shape[-1] % 2 == 0 and logits.shape[-1] > 4 * LANES:
+        logits = jnp.maximum(*jnp.split(logits, 2, axis=-1))
+    return jnp.max(logits, axis=-1, keepdims=True)
 
 
 def attend_with_references(
