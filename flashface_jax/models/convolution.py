@@ -1,7 +1,7 @@
 """Convolutions as a CPU likes them; XLA's own wherever else."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ MOST_VALUES = 1 << 26  # of a feature map; Winograd's form holds 2.25 times as m
 TILE = 4  # outputs of a tile a side
 # Where polynomials are evaluated, besides infinity. Exact in binary, and rounding errors are half
 # those of 1, -1, 2 and -2.
-POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
+POINTS = (0.0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 
 
 def best_convolution() -> Convolve:
@@ -87,14 +87,19 @@ def by_winograd(
     return outputs.transpose(2, 3, 0, 4, 1, 5).reshape(batch, height, width, out)
 
 
-def winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what transforms an input tile, a kernel and a product tile, one-dimensional.
+class WinogradMatrices(NamedTuple):
+    """What transforms one dimension of an input tile, a kernel and a tile of products."""
+
+    of_input: Float[np.ndarray, "n n"]
+    of_kernel: Float[np.ndarray, "n 3"]
+    of_output: Float[np.ndarray, "m n"]
+
+
+def winograd_matrices(points: Sequence[float]) -> WinogradMatrices:
+    """Return the matrices for tiles of n = len(points) + 1 inputs and m = n - 2 outputs.
 
     A correlation with 3 taps is the transpose of a product of polynomials, which is found by its
     values at the points and at infinity (Toom and Cook).
-
-    Returns:
-        (n, n), (n, 3) and (n - 2, n) for n = len(points) + 1.
     """
     others = [[q for q in points if q != p] for p in points]
     # Lagrange's polynomial of each point but for its divisor, lowest power first; at infinity,
@@ -106,4 +111,5 @@ def winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, 
     of_kernel = np.vstack([values, [0, 0, 1]])
     outputs = len(points) - 1
     powers = np.vander(points, outputs, increasing=True).T
-    return of_input, of_kernel, np.column_stack([powers, np.eye(outputs)[-1]])
+    of_output = np.column_stack([powers, np.eye(outputs)[-1]])
+    return WinogradMatrices(of_input, of_kernel, of_output)
