@@ -17,7 +17,6 @@ from flashface_jax.diffusion.sampling import Plan, ReferenceTrack
 from flashface_jax.faces.position import position_mask
 from flashface_jax.generation import (
     Generate,
-    Inpainting,
     Request,
     Sampler,
     images_mesh,
@@ -30,6 +29,8 @@ from flashface_jax.models.attention_backends import attention_named
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten
 from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.shots import ANYWHERE, Person, Shot
+from flashface_jax.stacking import stack_paintings, stack_people
 from flashface_jax.system import SamplingConfig, SystemConfig, build_system
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.weights import open_weights
@@ -37,102 +38,6 @@ from flashface_jax.weights import open_weights
 Precision = Literal["auto", "float32", "bfloat16"]
 
 PARTS = ("flashface", "autoencoder", "text_tower")
-
-PLACES = 4
-"""References are padded with masked places to a multiple of this, so that a person with three
-photos after one with four compiles nothing."""
-
-ANYWHERE = (0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Person:
-    """Reference faces of one person.
-
-    Attributes:
-        faces: upright face crops at the model's reference size.
-        weights: how often each counts: 1 once, 2 as two copies of it would; ones if None.
-        share: how much this person counts among those of an image, relative to the others.
-    """
-
-    faces: UInt8[np.ndarray, "refs R R 3"]
-    weights: tuple[float, ...] | None = None
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if len(self.faces) == 0:
-            raise ValueError("A person needs at least one reference face.")
-        if self.faces.dtype != np.uint8:
-            raise ValueError(f"Reference faces are {self.faces.dtype}; give pixels as uint8.")
-        weights = self.counts
-        if len(weights) != len(self.faces):
-            raise ValueError(
-                f"{len(self.faces)} references have {len(weights)} weights: give one for each."
-            )
-        if not all(0 <= weight < np.inf for weight in weights) or not any(weights):
-            raise ValueError(
-                f"Reference weights {list(weights)} must be 0 or more, and not all of them 0."
-            )
-        if not 0 < self.share < np.inf:
-            raise ValueError(f"A person's share is {self.share}; it must be above 0.")
-
-    @property
-    def counts(self) -> tuple[float, ...]:
-        """The weights, also where none were given."""
-        return (1.0,) * len(self.faces) if self.weights is None else self.weights
-
-    @cached_property
-    def faces_sha256(self) -> str:
-        """Hash of the faces, which is all that their features depend on."""
-        return hashlib.sha256(repr(self.faces.shape).encode() + self.faces.tobytes()).hexdigest()
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the faces and their weights."""
-        counts = repr(tuple(map(float, self.counts)))
-        return hashlib.sha256((counts + self.faces_sha256).encode()).hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class Painting:
-    """An image at the size to generate, of which a part is painted anew.
-
-    Attributes:
-        image: its pixels.
-        repaint_pixels: 1 where pixels are painted anew.
-        repaint: the same on the latents' grid.
-    """
-
-    image: UInt8[np.ndarray, "H W 3"]
-    repaint_pixels: Float[np.ndarray, "H W 1"]
-    repaint: Float[np.ndarray, "h w 1"]
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One image to make.
-
-    Attributes:
-        prompt: what it shows.
-        people: who is in it: one person, or several whose identities are mixed.
-        seed: of its noise, 0 to 2^32 - 1; an image depends on no other image's seed.
-        negative_prompt: what to avoid.
-        face_box: x1, y1, x2, y2 as fractions of the image; zeros for anywhere.
-        painting: an image to paint into, or None.
-    """
-
-    prompt: str
-    people: tuple[Person, ...]
-    seed: int = 0
-    negative_prompt: str = ""
-    face_box: tuple[float, ...] = ANYWHERE
-    painting: Painting | None = None
-
-    def __post_init__(self) -> None:
-        if not self.people:
-            raise ValueError("An image needs at least one person.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"Seed {self.seed} is out of range: choose one from 0 to 2^32 - 1.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,7 +256,7 @@ class FlashFacePipeline:
         if len(negatives) > 1:
             raise ValueError("The images of a batch must have one negative prompt.")
         shared = all(shot.people == shots[0].people for shot in shots)
-        people = _people_arrays(
+        people = stack_people(
             [shot.people for shot in shots[: 1 if shared else None]], self.config.reference_size
         )
         prompts = [sampling.full_prompt(shot.prompt) for shot in shots]
@@ -363,7 +268,7 @@ class FlashFacePipeline:
             person_share=jnp.asarray(people.share),
             face_mask=jnp.asarray(np.stack([self._face_mask(shot, size) for shot in shots])),
             seeds=jnp.asarray([shot.seed for shot in shots], jnp.uint32),
-            inpainting=_inpainting([shot.painting for shot in shots], size),
+            inpainting=stack_paintings([shot.painting for shot in shots], size),
         )
 
     def _face_mask(self, shot: Shot, size: tuple[int, int]) -> Float[np.ndarray, "h w 1"]:
@@ -394,58 +299,3 @@ class FlashFacePipeline:
             lambda: self.track(self.params, request.references, request.negative_tokens, timestep),
         )
         return replace(request, track=track)
-
-
-@dataclass(frozen=True)
-class _People:
-    """People of one image for all, or of each image, padded to the same number of places."""
-
-    references: UInt8[np.ndarray, "sets refs R R 3"]
-    weight: Float[np.ndarray, "sets refs"]
-    share: Float[np.ndarray, "mixes people"]
-
-
-def _people_arrays(mixes: Sequence[tuple[Person, ...]], size: int) -> _People:
-    """Pad people to the most of any image, and references to a multiple of PLACES."""
-    most_people = max(map(len, mixes))
-    most = max(len(person.faces) for people in mixes for person in people)
-    places = -(-most // PLACES) * PLACES
-    references = np.zeros((len(mixes), most_people, places, size, size, 3), np.uint8)
-    weight = np.zeros((len(mixes), most_people, places), np.float32)
-    share = np.zeros((len(mixes), most_people), np.float32)
-    for i, people in enumerate(mixes):
-        total = sum(person.share for person in people)
-        for j, person in enumerate(people):
-            count = len(person.faces)
-            if person.faces.shape[1:] != (size, size, 3):
-                raise ValueError(
-                    f"Reference faces are {person.faces.shape[1]}x{person.faces.shape[2]} pixels; "
-                    f"this model takes {size}x{size}: crop them with flashface_jax.faces."
-                )
-            references[i, j, :count] = person.faces
-            weight[i, j, :count] = person.counts
-            share[i, j] = person.share / total
-    sets = len(mixes) * most_people
-    return _People(
-        references.reshape(sets, *references.shape[2:]), weight.reshape(sets, places), share
-    )
-
-
-def _inpainting(paintings: Sequence[Painting | None], size: tuple[int, int]) -> Inpainting | None:
-    """Stack the images to paint into; all images of a batch have one, or none has."""
-    given = [painting for painting in paintings if painting is not None]
-    if not given:
-        return None
-    if len(given) < len(paintings):
-        raise ValueError("A batch either paints into images or does not: split it.")
-    for painting in given:
-        if painting.image.shape[:2] != size:
-            raise ValueError(
-                f"An image to paint into is {painting.image.shape[0]}x{painting.image.shape[1]} "
-                f"pixels; it must be {size[0]}x{size[1]}."
-            )
-    return Inpainting(
-        images=jnp.asarray(np.stack([painting.image for painting in given])),
-        repaint_pixels=jnp.asarray(np.stack([painting.repaint_pixels for painting in given])),
-        repaint=jnp.asarray(np.stack([painting.repaint for painting in given])),
-    )

@@ -24,7 +24,7 @@ from flashface_jax.faces.files import (
 from flashface_jax.faces.position import face_box
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
 from flashface_jax.jobs import Job, Repaint
-from flashface_jax.pipeline import Painting, Person, Shot
+from flashface_jax.shots import Painting, Person, Shot
 from flashface_jax.system import SamplingConfig, SystemConfig
 
 PEOPLE_KEPT = 256

@@ -20,8 +20,9 @@ from flashface_jax.diffusion.sampling import (
 )
 from flashface_jax.models.network import flatten
 from flashface_jax.models.vae import encode_crops, from_pixels, to_pixels
-from flashface_jax.pipeline import FlashFacePipeline, Painting, Person, Shot
+from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.shots import Painting, Person, Shot
 from flashface_jax.system import build_system
 from tests.random_weights import small_system, write_random_weights
 
