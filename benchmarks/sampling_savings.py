@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from sampling import LAUNCHED, SCHEDULE, STEPS, draw_inputs, random_params
 
+from flashface_jax.compilation import Options, compiler_options
 from flashface_jax.diffusion import sampling as sampler
 from flashface_jax.diffusion.guidance import TEXT_ONLY, Guidance, rescaled
 from flashface_jax.diffusion.sampling import (
@@ -78,10 +79,18 @@ def variants(side: int) -> dict[str, Run]:
     params = random_params(jnp.dtype("float32"))
     references = ReferenceLatents(inputs["references"][None], inputs["negative"][:1])
 
+    ours = compiler_options()
+
     def part(compute: Compute) -> Any:
         return network(lambda keys: FlashFace(FlashFaceConfig(), compute, keys))
 
-    def compiled(step: Step, references: Any, compute: Compute, *patches: Any) -> Run:
+    def compiled(
+        step: Step,
+        references: Any,
+        compute: Compute,
+        *patches: Any,
+        options: Options | None = None,
+    ) -> Run:
         model = part(compute)
 
         def run(params, inputs, references, step):
@@ -98,7 +107,8 @@ def variants(side: int) -> dict[str, Run]:
             return guided_noise(bound, conditioning, inputs["x"], index, step, "noise")
 
         with patched(*patches):
-            program = jax.jit(run).lower(params, inputs, references, step).compile()
+            jitted = jax.jit(run, compiler_options=ours if options is None else options)
+            program = jitted.lower(params, inputs, references, step).compile()
         return lambda: program(params, inputs, references, step).block_until_ready()
 
     model = part(Compute())
@@ -114,12 +124,14 @@ def variants(side: int) -> dict[str, Run]:
         "two softmaxes for every branch": compiled(step, references, Compute(), softmaxes),
         "an encoder for each branch": compiled(step, references, Compute(), branches),
         "XLA's own convolutions": compiled(step, references, xla_convolves),
-        "none of these four": compiled(
+        "XLA's own options": compiled(step, references, Compute(), options={}),
+        "none of these five": compiled(
             step,
             references,
             Compute(attend=ALL_HEADS, convolve=jax.lax.conv_general_dilated),
             softmaxes,
             branches,
+            options={},
         ),
         "and features kept": compiled(step, track(params), Compute()),
         "a step with strength 0": compiled(unreferenced, references, Compute()),

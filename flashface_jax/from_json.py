@@ -1,4 +1,4 @@
-"""Dataclasses from what JSON holds, strictly: nothing is converted but whole numbers to numbers."""
+"""Dataclasses from what JSON, or nested dicts, hold. Strict: only whole numbers become floats."""
 
 import dataclasses
 import math

@@ -14,10 +14,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import dacite
 import jax
 import orbax.checkpoint as ocp
 
+from flashface_jax.from_json import from_json
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
@@ -52,9 +52,7 @@ def read_config(directory: Path) -> SystemConfig:
             raise WeightsError(
                 f"{path} has format {described['format']}, this version reads {FORMAT}."
             )
-        return dacite.from_dict(
-            SystemConfig, described["system"], dacite.Config(cast=[tuple], strict=True)
-        )
+        return from_json(SystemConfig, described["system"], "the system")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise WeightsError(
             f"{directory} is no weights directory: it has no config.json. "
@@ -62,7 +60,7 @@ def read_config(directory: Path) -> SystemConfig:
         ) from error
     except WeightsError:
         raise
-    except (*NOT_DESCRIBED, OSError, dacite.DaciteError) as error:
+    except (*NOT_DESCRIBED, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
 
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import dacite
-
 from flashface_jax.data.synthetic import Framing, SyntheticWorld
 from flashface_jax.diffusion.loss import DropRates, LossConfig
+from flashface_jax.from_json import from_json
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 
@@ -116,7 +115,4 @@ def from_mapping(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ValueError: naming the field that is unknown, has a wrong type, or is out of range.
     """
-    try:
-        return dacite.from_dict(TrainConfig, values, dacite.Config(cast=[tuple], strict=True))
-    except dacite.DaciteError as error:
-        raise ValueError(f"The configuration is wrong: {error}") from error
+    return from_json(TrainConfig, values, "The configuration")
