@@ -94,14 +94,15 @@ def test_images_of_a_batch_are_apart(autoencoder, tile):
 
 
 def test_bfloat16_tiles_round_as_the_whole_does(autoencoder):
-    latent = latents(1, 6, 6)
+    latent = latents(4, 6, 6)
     exact = decode(*autoencoder, latent)
     net, params = build(dtype=jnp.bfloat16)
     whole, ours = decode(net, params, latent), tiled(net, params, latent, 4)
     assert ours.dtype == np.float32
-    rounding, difference = (relative_difference(x, exact) for x in (whole, ours))
-    assert 1e-3 < rounding < 0.2
-    assert difference < 1.3 * rounding, f"{difference:.1e}, the whole has {rounding:.1e}"
+    # The mean, as the largest error is that of one unlucky pixel.
+    rounding, difference = (np.sqrt(np.mean((x - exact) ** 2)) / exact.std() for x in (whole, ours))
+    assert 1e-3 < rounding < 0.02
+    assert difference < 1.1 * rounding, f"{difference:.1e}, the whole has {rounding:.1e}"
 
 
 def test_the_halo_suffices_and_a_smaller_one_does_not(autoencoder):
