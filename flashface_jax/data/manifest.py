@@ -1,8 +1,10 @@
 """Manifests: photos of people as JSON, one object a line. Curation writes them, the builder reads.
 
-{"photo": "ann/1.jpg", "identity": "Ann", "face_box": [310, 120, 530, 410],
- "landmarks": [[370, 230], [470, 228], [421, 290], [380, 345], [462, 343]],
- "caption": "a woman in a red coat", "source_id": "flickr/123", "provenance": "CC0, flickr.com"}
+A line, here broken in three:
+
+    {"photo": "ann/1.jpg", "identity": "Ann", "face_box": [310, 120, 530, 410],
+    "landmarks": [[370, 230], [470, 228], [421, 290], [380, 345], [462, 343]],
+    "caption": "a woman in red", "source_id": "flickr/123", "provenance": "CC0, flickr.com"}
 """
 
 import dataclasses
@@ -132,5 +134,5 @@ def write_manifest(path: Path, entries: Iterable[PhotoEntry]) -> None:
 
 
 def readable(name: str) -> str:
-    """A file's name as text that can be stored anywhere: bytes that are no UTF-8 as \\xff."""
+    r"""A file's name as text that can be stored anywhere: bytes that are no UTF-8 as \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
