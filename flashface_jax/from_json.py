@@ -1,6 +1,7 @@
 """Dataclasses from what JSON, or nested dicts, hold. Strict: only whole numbers become floats."""
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -50,8 +51,7 @@ def _misfit(kind: Any, value: Any, name: str) -> ValueError:
 
 
 def _dataclass(kind: Any, values: Mapping[str, Any], name: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = get_type_hints(kind)
+    fields, hints = _fields(kind)
     for key in values:
         if key not in fields:
             raise ValueError(f"{name} has no {shortened(key)}: choose among {', '.join(fields)}.")
@@ -60,6 +60,12 @@ def _dataclass(kind: Any, values: Mapping[str, Any], name: str) -> Any:
         if key not in values and not optional:
             raise ValueError(f"{name} lacks {key!r}.")
     return kind(**{key: from_json(hints[key], value, key) for key, value in values.items()})
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
+    """Fields and their types, by name: finding them out takes longer than reading a value."""
+    return {field.name: field for field in dataclasses.fields(kind)}, get_type_hints(kind)
 
 
 def _tuple(kind: Any, values: list[Any] | tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ftfy
 import numpy as np
@@ -20,10 +21,8 @@ from jaxtyping import Int32
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, trainers
 
-# Without PyTorch, which only the converters need, transformers would say at every start that no
-# models can be used; none of its models is wanted here.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-from transformers import CLIPTokenizer
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -54,7 +53,7 @@ class Tokenizer:
         end_token: the number that ends and pads a row.
     """
 
-    def __init__(self, clip: CLIPTokenizer):
+    def __init__(self, clip: "CLIPTokenizer"):
         self.length = int(clip.model_max_length)
         vocabulary = clip.get_vocab()
         self.vocab_size = len(vocabulary)
@@ -83,7 +82,7 @@ class Tokenizer:
                 "convert_clip_vocabulary or train_tokenizer."
             )
         try:
-            clip = CLIPTokenizer.from_pretrained(str(directory), local_files_only=True)
+            clip = _clip_tokenizer().from_pretrained(str(directory), local_files_only=True)
             missing = {START, END} - _model(clip.backend_tokenizer)["vocab"].keys()
             if missing:
                 raise ValueError(f"it lacks {' and '.join(sorted(missing))}")
@@ -169,7 +168,7 @@ def train_tokenizer(
     if vocab_size < len(symbols) + 2:
         raise ValueError(f"vocab_size {vocab_size} is too small: pass {len(symbols) + 2} or more.")
     backend = Backend(models.BPE(end_of_word_suffix=END_OF_WORD))
-    backend.pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
+    backend.pre_tokenizer = _clip_tokenizer()().backend_tokenizer.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 2,
         # Numbered up front: ties between merges fall to the lower number, and the trainer numbers
@@ -182,6 +181,20 @@ def train_tokenizer(
     merges = _model(backend)["merges"]
     _write(Path(out_dir), _vocabulary(merges), merges, length)
     return Tokenizer.from_directory(out_dir)
+
+
+def _clip_tokenizer() -> "type[CLIPTokenizer]":
+    """The class that opens vocabularies.
+
+    Imported only where one is opened: processes that are sent a tokenizer do without it, which
+    saves each of them a second and 40 MB.
+    """
+    # Without PyTorch, which only the converters need, transformers would say at every start that
+    # no models can be used; none of its models is wanted here.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers import CLIPTokenizer  # noqa: PLC0415
+
+    return CLIPTokenizer
 
 
 def _pair(line: str) -> tuple[str, str]:

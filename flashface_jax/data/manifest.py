@@ -7,7 +7,6 @@ A line, here broken in three:
     "caption": "a woman in red", "source_id": "flickr/123", "provenance": "CC0, flickr.com"}
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, shortened
 from flashface_jax.files import whole_file
 from flashface_jax.from_json import from_json
 
@@ -55,12 +54,18 @@ class PhotoEntry:
         for name in ("photo", "identity"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty.")
+        for name in ("identity", "caption", "source_id", "provenance"):
+            try:
+                getattr(self, name).encode()
+            except UnicodeEncodeError as error:
+                said = shortened(getattr(self, name))
+                raise ValueError(f"{name} {said} is no text in UTF-8.") from error
         if not self.source_id:
             object.__setattr__(self, "source_id", readable(self.photo))
 
     def described(self) -> dict[str, Any]:
         """The entry as JSON holds it."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

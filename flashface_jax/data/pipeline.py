@@ -1,122 +1,123 @@
-"""The input pipeline (paper, §4): identities -> one target and 1..4 references each -> batches.
+"""The input pipeline (paper, §4): identities -> one target and 1..N references each -> batches.
 
-Which photos a sample shows depends on the seed and the sample's global index alone.
+What a sample shows depends on the seed and the sample's global index alone.
 """
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import grain
 import numpy as np
 
-from flashface_jax.data.photos import IdentityPhotos
-from flashface_jax.faces.align import largest_square, reference_face
-from flashface_jax.faces.position import position_mask
+from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.draws import DrawOptions, draw_sample
+from flashface_jax.data.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.samples import MakeSample, PhotoPool, SampleShape
 from flashface_jax.tokenizer import Tokenizer
 
-Sample = dict[str, np.ndarray]
+TRAIN = "train"
+PROBED = 8
+
+
+def photo_pool(dataset: IdClusters, split: str, reference_size: int) -> PhotoPool:
+    """A split's photos, with its stored face crops if they are large enough for a model."""
+    enough = dataset.reference_size >= reference_size
+    return PhotoPool(dataset.photos(split), dataset.references(split) if enough else None)
 
 
 @dataclass(frozen=True)
-class SampleShape:
-    """Sizes that a model wants.
+class Order:
+    """What decides which photos follow each other.
 
     Attributes:
-        image_size: side of the target in pixels.
-        reference_size: side of a reference face crop in pixels.
-        stride: pixels of a latent position, each way.
-        max_references: most references of a sample; the number is uniform in 1..this.
+        seed: of the order of identities and of everything drawn for a sample.
+        draws: what samples are drawn with.
     """
 
-    image_size: int
-    reference_size: int
-    stride: int
-    max_references: int = 4
+    seed: int
+    draws: DrawOptions
 
 
-def target_and_mask(
-    photos: IdentityPhotos, photo: int, shape: SampleShape
-) -> tuple[np.ndarray, np.ndarray]:
-    """The largest square that holds the face, at the model's size, and its position mask."""
-    square, box = largest_square(photos.images[photo], photos.face_boxes[photo], shape.image_size)
-    size = (shape.image_size, shape.image_size)
-    return square, position_mask(box, size, shape.stride)
+class DrawOnly(grain.transforms.RandomMap):
+    """What is random of a sample, without its pictures."""
+
+    def __init__(self, pool: PhotoPool, options: DrawOptions):
+        self._usable, self._sizes = pool.usable, pool.photos.clusters.sizes
+        self._options = options
+
+    def random_map(self, element: int, rng: np.random.Generator) -> str:
+        """The identity's number and all that was drawn, as text."""
+        identity = int(self._usable[element])
+        draw = draw_sample(rng, int(self._sizes[identity]), self._options)
+        return repr([identity, *(np.asarray(value).tolist() for value in vars(draw).values())])
 
 
-def reference_crop(photos: IdentityPhotos, photo: int, shape: SampleShape) -> np.ndarray:
-    """The upright face crop of one photo."""
-    return reference_face(
-        photos.images[photo],
-        photos.face_boxes[photo],
-        photos.landmarks[photo],
-        shape.reference_size,
-    )
+def ordered(pool: PhotoPool, seed: int, make: grain.transforms.RandomMap) -> grain.MapDataset[Any]:
+    """Endless samples that `make` makes of usable identities; every epoch shuffles them anew."""
+    identities = grain.MapDataset.range(len(pool.usable)).seed(seed).shuffle()
+    return identities.random_map(make).repeat()
 
 
-class DrawSample(grain.transforms.RandomMap):
-    """Identity index -> a target and references, all different photos of that person.
+def fingerprint(
+    dataset: IdClusters, split: str, pool: PhotoPool, shape: SampleShape, order: Order
+) -> dict[str, Any]:
+    """What the sequence of samples depends on; two that are equal give the same one.
 
-    Every photo is cropped once, both ways: the photos are in memory, and a run shows each of them
-    a hundred times.
+    The first draws themselves are in it, and change with Grain or NumPy if these change them.
     """
-
-    def __init__(self, photos: IdentityPhotos, tokenizer: Tokenizer, shape: SampleShape):
-        few = [i for i in range(photos.num_identities) if len(photos.photos_of(i)) < 2]
-        if few:
-            raise ValueError(
-                f"Identity {few[0]} has fewer than 2 photos, so it cannot give a target and a "
-                "reference: remove it from the data."
-            )
-        self._photos = photos
-        self._max_references = shape.max_references
-        self._tokens = tokenizer(photos.captions)
-        every = range(len(photos.captions))
-        targets, masks = zip(*(target_and_mask(photos, i, shape) for i in every), strict=True)
-        self._targets, self._masks = np.stack(targets), np.stack(masks)
-        self._references = np.stack([reference_crop(photos, i, shape) for i in every])
-
-    def random_map(self, element: int, rng: np.random.Generator) -> Sample:
-        """Draw one sample."""
-        candidates = self._photos.photos_of(element)
-        wanted = int(rng.integers(1, self._max_references + 1))
-        count = min(wanted, len(candidates) - 1)
-        target, *chosen = rng.choice(candidates, size=1 + count, replace=False).tolist()
-        references = np.zeros((self._max_references, *self._references.shape[1:]), np.uint8)
-        references[:count] = self._references[chosen]
-        return {
-            "target": self._targets[target],
-            "face_mask": self._masks[target],
-            "tokens": self._tokens[target],
-            "references": references,
-            "reference_valid": np.arange(self._max_references) < count,
-        }
+    drawn = ordered(pool, order.seed, DrawOnly(pool, order.draws))
+    first = hashlib.sha256("".join(drawn[i] for i in range(PROBED)).encode()).hexdigest()
+    return {
+        "dataset": f"{dataset.version} {dataset.metadata['contents'][split][:16]}",
+        "split": split,
+        "stored_references": pool.crops is not None,
+        "shape": dataclasses.asdict(shape),
+        "draws": dataclasses.asdict(order.draws),
+        "seed": order.seed,
+        "first_draws": first[:16],
+    }
 
 
 def training_batches(
-    photos: IdentityPhotos,
+    dataset: IdClusters,
     tokenizer: Tokenizer,
     shape: SampleShape,
+    order: Order,
     batch_size: int,
-    seed: int,
-) -> grain.DatasetIterator[Sample]:
-    """Endless batches; every epoch shuffles the identities anew.
+    options: LoaderOptions | None = None,
+) -> BatchLoader:
+    """Endless batches of this host, from the training split.
+
+    Args:
+        dataset: to draw from.
+        tokenizer: of the captions.
+        shape: sizes that the model wants.
+        order: what decides the sequence.
+        batch_size: samples of a batch over all hosts.
+        options: how samples are made ready.
 
     Raises:
-        ValueError: if there are fewer identities than a batch has samples, or one of them has
-            fewer than two photos.
+        ValueError: if there are fewer identities with two photos than a batch has samples.
     """
-    if photos.num_identities < batch_size:
+    pool = photo_pool(dataset, TRAIN, shape.reference_size)
+    usable = len(pool.usable)
+    if usable < batch_size:
         raise ValueError(
-            f"{photos.num_identities} identities cannot fill a batch of {batch_size} different "
-            "ones: lower batch_size or add identities."
+            f"{usable} identities with two photos or more cannot fill a batch of {batch_size} "
+            "different ones: lower batch_size or add identities."
         )
-    dataset = (
-        grain.MapDataset.range(photos.num_identities)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(DrawSample(photos, tokenizer, shape))
-        .batch(batch_size, drop_remainder=True)
-    )
-    # One thread and a short queue: grain's default would hold 500 batches.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(dataset.to_iter_dataset(options))
+    samples = ordered(pool, order.seed, MakeSample(pool, tokenizer, shape, order.draws))
+    known = fingerprint(dataset, TRAIN, pool, shape, order)
+    return BatchLoader(samples, batch_size, known, options or LoaderOptions())
+
+
+def describe_pool(pool: PhotoPool) -> str:
+    """What is drawn from, and what is left out, in a line."""
+    clusters, usable = pool.photos.clusters, pool.usable
+    photos, left_out = int(clusters.sizes[usable].sum()), len(clusters) - len(usable)
+    said = f"{photos} photos of {len(usable)} people"
+    if left_out:
+        said += f"; {left_out} people with fewer than 2 photos are left out"
+    return f"{said}; references are {'cut from photos' if pool.crops is None else 'stored crops'}"

@@ -63,32 +63,47 @@ def fit_and_pad(
     return square
 
 
-def largest_square(
-    image: UInt8[np.ndarray, "H W 3"], box: Real[np.ndarray, "4"], size: int
-) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float64[np.ndarray, "4"]]:
-    """Cuts the largest square that holds a face and resizes it; the face box moves along.
+class Square(NamedTuple):
+    """A square part of an image.
 
-    The square is as wide as the image's shorter side and centred on the face as far as the image's
-    border allows. A face longer than that side is cut, and its box with it. The centre is rounded
-    down, which may cost a face within two pixels of that side its last column or row.
+    Attributes:
+        left: its first column.
+        top: its first row.
+        side: in pixels.
+    """
 
-    Returns:
-        The square, resized with the bicubic filter, and the face box as fractions of it: that is
-        what `position_mask` takes, and it holds at every size.
+    left: int
+    top: int
+    side: int
 
-    Source: paper, implementation details; released `bbox_crop`, which returns the box in pixels of
-    the square before resizing: these fractions times the shorter side. Where that side is odd, its
+    def cut(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "side side 3"]:
+        """The square's pixels."""
+        return image[self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def fractions(self, box: Real[np.ndarray, "4"]) -> Float64[np.ndarray, "4"]:
+        """A box of the image as fractions of the square, cut where it leaves it.
+
+        That is what `position_mask` takes, and it holds however the square is resized.
+        """
+        corner = np.array([self.left, self.top, self.left, self.top], np.float64)
+        return ((box - corner) / self.side).clip(0, 1)
+
+
+def largest_square(width: int, height: int, box: Real[np.ndarray, "4"]) -> Square:
+    """The largest square of a width x height image that holds a face.
+
+    It is as wide as the image's shorter side and centred on the face as far as the image's border
+    allows. A face longer than that side is cut. The centre is rounded down, which may cost a face
+    within two pixels of that side its last column or row.
+
+    Source: paper, implementation details; released `bbox_crop`. Where the shorter side is odd, its
     crop comes out a pixel wider or narrower than high; here it stays square.
     """
-    height, width, _ = image.shape
     side = min(height, width)
     x1, y1, x2, y2 = box.tolist()
     left = min(max(round((x1 + x2) // 2 - side / 2), 0), width - side)
     top = min(max(round((y1 + y2) // 2 - side / 2), 0), height - side)
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    moved = np.array([x1 - left, y1 - top, x2 - left, y2 - top], np.float64) / side
-    resized = square.resize((size, size), Image.Resampling.BICUBIC)
-    return np.array(resized), moved.clip(0, 1)
+    return Square(left, top, side)
 
 
 def eye_line_tilt(landmarks: Real[np.ndarray, "5 2"]) -> float:
@@ -103,7 +118,7 @@ def eye_line_tilt(landmarks: Real[np.ndarray, "5 2"]) -> float:
 def crop_upright(
     image: UInt8[np.ndarray, "H W 3"],
     box: Real[np.ndarray, "4"],
-    landmarks: Real[np.ndarray, "5 2"],
+    landmarks: Real[np.ndarray, "5 2"] | None,
 ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
     """Crops a face and turns the crop about its centre until the eyes are level.
 
@@ -114,7 +129,8 @@ def crop_upright(
         image: the photo.
         box: face box in pixels, rounded half to even; it may leave the image.
         landmarks: (x, y) in pixels of the eye at the left and the eye at the right of the image,
-            the nose, and the mouth's corners.
+            the nose, and the mouth's corners; None if they are not known, and the crop is not
+            turned.
 
     Raises:
         ValueError: the rounded box is empty.
@@ -126,14 +142,27 @@ def crop_upright(
         raise ValueError(
             f"face box {box.tolist()} holds no pixel: pass x1 < x2 and y1 < y2 in pixels."
         )
-    crop = Image.fromarray(image).crop((x1, y1, x2, y2))
-    return np.array(crop.rotate(eye_line_tilt(landmarks), Image.Resampling.NEAREST))
+    crop = Image.fromarray(_cut(image, x1, y1, x2, y2))
+    tilt = 0.0 if landmarks is None else eye_line_tilt(landmarks)
+    return np.array(crop.rotate(tilt, Image.Resampling.NEAREST))
+
+
+def _cut(
+    image: UInt8[np.ndarray, "H W 3"], x1: int, y1: int, x2: int, y2: int
+) -> UInt8[np.ndarray, "{y2-y1} {x2-x1} 3"]:
+    """A box of an image, black where it leaves it."""
+    height, width, _ = image.shape
+    cut = np.zeros((y2 - y1, x2 - x1, 3), np.uint8)
+    top, bottom, left, right = max(y1, 0), min(y2, height), max(x1, 0), min(x2, width)
+    if top < bottom and left < right:
+        cut[top - y1 : bottom - y1, left - x1 : right - x1] = image[top:bottom, left:right]
+    return cut
 
 
 def reference_face(
     image: UInt8[np.ndarray, "H W 3"],
     box: Real[np.ndarray, "4"],
-    landmarks: Real[np.ndarray, "5 2"],
+    landmarks: Real[np.ndarray, "5 2"] | None,
     size: int,
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The reference that a photo's face gives: cropped, upright, fitted, padded with black.

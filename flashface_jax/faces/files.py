@@ -6,10 +6,11 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flashface_jax.faces.align import fit_and_pad, reference_face
 from flashface_jax.faces.choose import Which, choose_face
@@ -19,6 +20,7 @@ from flashface_jax.faces.sharpness import blur_notes
 # Just below where Pillow refuses, about 2 GB of memory while a photo is read.
 MAX_PIXELS = 178_000_000
 LONGEST_SIDE = 4096
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # What Pillow raises on damaged files, depending on their format.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
@@ -33,10 +35,24 @@ def read_photo(path: Path, longest_side: int | None = LONGEST_SIDE) -> UInt8[np.
         longest_side: a photo with a longer side is reduced to it; None keeps every size.
 
     Raises:
-        ValueError: naming the file, if it is missing, no picture, damaged, or over 178 million
-            pixels.
+        UnreadablePictureError: naming the file, if it is missing, no picture, damaged, or over 178
+            million pixels.
     """
     return np.asarray(_read(path, longest_side, "white"))
+
+
+def read_sized_photo(
+    path: Path, longest_side: int
+) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
+    """A photo as `read_photo` reads it, with the width and height that it has unreduced."""
+    photo = read_photo(path, longest_side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as file:
+            width, height = file.size
+            if file.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS:
+                width, height = height, width
+    return photo, (width, height)
 
 
 def read_mask(
@@ -105,22 +121,39 @@ def read_reference_faces(
     return np.stack(references), notes
 
 
+Fault = Literal["missing", "no_file", "empty", "unknown_format", "damaged", "too_large"]
+
+
+class UnreadablePictureError(ValueError):
+    """A file is no picture that can be read; the message names it.
+
+    Attributes:
+        fault: what is wrong with it: it does not exist, is a folder or a device, is empty, is in
+            no known format, is damaged, or has too many pixels.
+    """
+
+    def __init__(self, message: str, fault: Fault):
+        super().__init__(message)
+        self.fault = fault
+
+
 class _TooLargeError(Exception):
     """A photo has too many pixels."""
 
 
 def check_picture(path: Path) -> None:
-    """Raise a ValueError that names a file which is missing or none, without reading it."""
+    """Raise an UnreadablePictureError if a file is missing or none, without reading it."""
     try:
         kind = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{path} does not exist.") from error
+        raise UnreadablePictureError(f"{path} does not exist.", "missing") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({_said(error)}).") from error
+        raise _unreadable(path, _said(error), "no_file") from error
     if stat.S_ISDIR(kind):
-        raise ValueError(f"{path} is a directory: name the pictures in it.")
+        message = f"{path} is a directory: name the pictures in it."
+        raise UnreadablePictureError(message, "no_file")
     if not stat.S_ISREG(kind):
-        raise ValueError(f"{path} is no picture that can be read (it is no ordinary file).")
+        raise _unreadable(path, "it is no ordinary file", "no_file")
 
 
 def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
@@ -132,12 +165,19 @@ def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
             warnings.simplefilter("ignore")
             return _decode(path, longest_side, background)
     except _TooLargeError as error:
-        raise ValueError(f"{path} {error}: reduce it to sides of {LONGEST_SIDE}.") from error
+        message = f"{path} {error}: reduce it to sides of {LONGEST_SIDE}."
+        raise UnreadablePictureError(message, "too_large") from error
     except UnidentifiedImageError as error:
-        what = "empty" if path.stat().st_size == 0 else "no JPEG, PNG or other known format"
-        raise ValueError(f"{path} is no picture that can be read (the file is {what}).") from error
+        if path.stat().st_size == 0:
+            raise _unreadable(path, "the file is empty", "empty") from error
+        what = "the file is no JPEG, PNG or other known format"
+        raise _unreadable(path, what, "unknown_format") from error
     except DAMAGED as error:
-        raise ValueError(f"{path} is no picture that can be read ({_said(error)}).") from error
+        raise _unreadable(path, _said(error), "damaged") from error
+
+
+def _unreadable(path: Path, why: str, fault: Fault) -> UnreadablePictureError:
+    return UnreadablePictureError(f"{path} is no picture that can be read ({why}).", fault)
 
 
 def _said(error: Exception) -> str:

@@ -124,7 +124,7 @@ def position_mask(
 
     The box's corners are cut to whole pixels; the square starts at the top-left corner, is as long
     as the box's longer side and ends at the image's border; every stride-th pixel is kept. In
-    training the same rule applies to the box that `largest_square` returns, so that a mask means
+    training the same rule applies to the box in the target's `largest_square`, so that a mask means
     the same in both.
 
     Args:

@@ -47,9 +47,11 @@ def test_fit_and_pad_gives_recorded_pixels(recorded, case):
 @pytest.mark.parametrize("case", range(3))
 def test_largest_square_gives_recorded_pixels_and_box(recorded, case):
     image, out = recorded[f"square/{case}/image"], recorded[f"square/{case}/out"]
-    square, box = largest_square(image, recorded[f"square/{case}/box"], out.shape[0])
-    assert_pixels(square, out)
-    pixels = box * min(image.shape[:2])
+    face, (height, width, _) = recorded[f"square/{case}/box"], image.shape
+    square = largest_square(width, height, face)
+    resized = Image.fromarray(square.cut(image)).resize(out.shape[:2], Image.Resampling.BICUBIC)
+    assert_pixels(np.asarray(resized), out)
+    pixels = square.fractions(face) * square.side
     difference = np.abs(pixels - recorded[f"square/{case}/new_box"]).max()
     assert difference <= 1e-12, f"box differs by {difference:.1e} pixels, allowed 1e-12"
 
@@ -94,7 +96,9 @@ def test_largest_square_holds_the_face_and_its_box_moves_along(seed):
     x1, y1 = rng.integers(0, width - face + 1), rng.integers(0, height - face + 1)
     image = np.zeros((height, width, 3), np.uint8)
     image[y1 : y1 + face, x1 : x1 + face] = 255
-    square, box = largest_square(image, np.array([x1, y1, x1 + face, y1 + face]), side)
+    whole = np.array([x1, y1, x1 + face, y1 + face])
+    place = largest_square(width, height, whole)
+    square, box = place.cut(image), place.fractions(whole)
     rows, columns = np.flatnonzero(square[..., 0].any(1)), np.flatnonzero(square[..., 0].any(0))
     assert rows.size == columns.size == face, "the whole face is inside"
     edges = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
@@ -102,9 +106,10 @@ def test_largest_square_holds_the_face_and_its_box_moves_along(seed):
 
 
 def test_a_face_longer_than_the_square_is_cut_with_its_box():
-    square, box = largest_square(noise(40, 100), np.array([10.0, -5.0, 90.0, 45.0]), 40)
-    assert_pixels(square, noise(40, 100)[:, 30:70])
-    assert box.tolist() == [0, 0, 1, 1]
+    face = np.array([10.0, -5.0, 90.0, 45.0])
+    square = largest_square(100, 40, face)
+    assert_pixels(square.cut(noise(40, 100)), noise(40, 100)[:, 30:70])
+    assert square.fractions(face).tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("tilt", [-35, -10, 0, 10, 35])

@@ -1,0 +1,60 @@
+"""Lists of removals: whose photos, and which, must not be in a dataset.
+
+A text file; a line names a person or a photo, `#` begins a comment:
+
+    identity: Ann Lee
+    source_id: flickr/123
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flashface_jax.data.manifest import PhotoEntry
+from flashface_jax.errors import sentence, shortened
+
+KINDS = ("identity", "source_id")
+
+
+@dataclass(frozen=True)
+class Removals:
+    """What a list of removals names.
+
+    Attributes:
+        identities: people of whom no photo may stay.
+        source_ids: photos that may not stay.
+    """
+
+    identities: Set[str] = field(default_factory=frozenset)
+    source_ids: Set[str] = field(default_factory=frozenset)
+
+    def name(self, entry: PhotoEntry) -> bool:
+        """Whether a photo is on the list."""
+        return entry.identity in self.identities or entry.source_id in self.source_ids
+
+
+def read_removals(path: Path) -> Removals:
+    """Read a list of removals.
+
+    Raises:
+        ValueError: naming the file and the line that cannot be understood.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The list of removals {path} cannot be read: {sentence(error)}"
+        ) from error
+    named: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    for number, line in enumerate(lines, start=1):
+        said = line.strip()
+        if not said or said.startswith("#"):
+            continue
+        kind, colon, value = said.partition(":")
+        if kind.strip() not in KINDS or not colon or not value.strip():
+            raise ValueError(
+                f"{path}, line {number}: {shortened(said)} removes nothing: write "
+                "'identity: NAME' or 'source_id: ID'."
+            )
+        named[kind.strip()].add(value.strip())
+    return Removals(frozenset(named["identity"]), frozenset(named["source_id"]))

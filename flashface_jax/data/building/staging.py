@@ -1,0 +1,268 @@
+"""What a build knows so far, in an SQLite file: it survives a kill at any moment.
+
+Lines of the manifest come in, each is examined once, and the kept ones get their places in the
+splits. Memory stays small whatever their number.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashface_jax.data.building.examination import Dropped, Kept, record_digest
+from flashface_jax.data.building.removals import Removals
+from flashface_jax.data.manifest import Line, PhotoEntry, readable
+from flashface_jax.from_json import from_json
+
+TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE photos (
+    line INTEGER PRIMARY KEY, identity TEXT, source_id TEXT, entry TEXT,
+    outcome TEXT, detail TEXT, notes TEXT, size INTEGER, picture BLOB, digest BLOB);
+CREATE TABLE pictures (line INTEGER PRIMARY KEY, image BLOB, reference BLOB);
+CREATE TABLE places (split TEXT, place INTEGER, line INTEGER, PRIMARY KEY (split, place))
+    WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A photo that has its place.
+
+    Attributes:
+        entry: what is said of it.
+        picture: SHA-256 of its JPEG.
+        image: the JPEG if it was encoded anew; None if it is the photo's own without camera data.
+        reference: JPEG of the upright face crop, or None.
+    """
+
+    entry: PhotoEntry
+    picture: bytes
+    image: bytes | None
+    reference: bytes | None
+
+
+class Staging:
+    """The file of one build; what another manifest or other options left in it is dropped."""
+
+    def __init__(self, path: Path, fingerprint: str):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = _open(path)
+        if self._fact("fingerprint") != fingerprint:
+            self._db.close()
+            remove_staging(path)
+            self._db = _open(path)
+            with self._db:
+                self._db.executescript(TABLES)
+                self._set_fact("fingerprint", fingerprint)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
+
+    def fill(self, lines: Iterable[Line], removals: Removals) -> None:
+        """Take in the manifest, all of it or nothing; once is enough."""
+        if self._fact("filled"):
+            return
+        with self._db:
+            self._db.executemany(
+                "INSERT INTO photos (line, identity, source_id, entry, outcome, detail, notes) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (_row(line, removals) for line in lines),
+            )
+            self._db.execute("CREATE INDEX by_source ON photos (source_id)")
+            self._db.execute("CREATE INDEX pending ON photos (line) WHERE outcome IS NULL")
+            self._db.execute(
+                "UPDATE photos SET outcome = 'duplicate_source_id', "
+                "detail = 'source_id ' || source_id || ' is that of an earlier line.' "
+                "WHERE outcome IS NULL AND EXISTS (SELECT 1 FROM photos AS other "
+                "WHERE other.source_id = photos.source_id AND other.line < photos.line)"
+            )
+            self._set_fact("filled", "yes")
+
+    def count(self, *, pending: bool = False) -> int:
+        """Lines in all, or those not examined yet."""
+        where = "WHERE outcome IS NULL" if pending else ""
+        return int(self._db.execute(f"SELECT COUNT(*) FROM photos {where}").fetchone()[0])
+
+    def pending(self, most: int) -> list[tuple[int, PhotoEntry]]:
+        """Some lines that are not examined yet."""
+        rows = self._db.execute(
+            "SELECT line, entry FROM photos WHERE outcome IS NULL ORDER BY line LIMIT ?", (most,)
+        )
+        return [(line, _entry(text)) for line, text in rows]
+
+    def record(self, found: Iterable[tuple[int, Kept | Dropped]]) -> None:
+        """Keep what examinations found, all of it or nothing."""
+        with self._db:
+            for line, result in found:
+                if isinstance(result, Dropped):
+                    self._drop(line, result)
+                else:
+                    self._keep(line, result)
+
+    def drop_same_pictures(self) -> None:
+        """Drop a photo if an earlier one of the same person, by source id, is the same picture."""
+        with self._db:
+            self._db.execute(
+                "UPDATE photos SET outcome = 'same_picture', detail = 'It is the same picture as "
+                "another photo of this identity.' WHERE line IN (SELECT line FROM (SELECT line, "
+                "ROW_NUMBER() OVER (PARTITION BY identity, picture ORDER BY source_id) AS nth "
+                "FROM photos WHERE outcome = 'kept') WHERE nth > 1)"
+            )
+
+    def photos_per_identity(self) -> dict[str, int]:
+        """Kept photos of each identity, by name, in order."""
+        return dict(
+            self._db.execute(
+                "SELECT identity, COUNT(*) FROM photos WHERE outcome = 'kept' "
+                "GROUP BY identity ORDER BY identity"
+            )
+        )
+
+    def place(self, split: str, identities: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        """Give the kept photos of some identities their places in a split, by identity and source.
+
+        Yields:
+            Identity, size in bytes and digest of each, in order.
+        """
+        with self._db:
+            self._db.execute("DELETE FROM places WHERE split = ?", (split,))
+            place = 0
+            for identity in identities:
+                rows = self._db.execute(
+                    "SELECT line, size, digest FROM photos WHERE identity = ? "
+                    "AND outcome = 'kept' ORDER BY source_id",
+                    (identity,),
+                ).fetchall()
+                for line, size, digest in rows:
+                    self._db.execute("INSERT INTO places VALUES (?, ?, ?)", (split, place, line))
+                    place += 1
+                    yield identity, size, int.from_bytes(digest)
+
+    def index_identities(self) -> None:
+        """Make finding an identity's photos fast; done once all are examined."""
+        self._db.execute(
+            "CREATE INDEX IF NOT EXISTS by_identity ON photos (identity, source_id, outcome)"
+        )
+
+    def outcomes(self) -> dict[str, int]:
+        """Number of photos by outcome: "kept", or the reason that they are dropped for."""
+        return dict(
+            self._db.execute("SELECT outcome, COUNT(*) FROM photos GROUP BY outcome ORDER BY 1")
+        )
+
+    def notes(self) -> dict[str, int]:
+        """Number of kept photos by what is told of them."""
+        counts: dict[str, int] = {}
+        rows = self._db.execute(
+            "SELECT notes, COUNT(*) FROM photos WHERE outcome = 'kept' GROUP BY notes"
+        )
+        for notes, count in rows:
+            for note in notes.split():
+                counts[note] = counts.get(note, 0) + count
+        return dict(sorted(counts.items()))
+
+    def _drop(self, line: int, dropped: Dropped) -> None:
+        self._db.execute(
+            "UPDATE photos SET outcome = ?, detail = ? WHERE line = ?",
+            (dropped.reason, dropped.detail, line),
+        )
+
+    def _keep(self, line: int, kept: Kept) -> None:
+        digest = record_digest(kept.entry, kept.picture, kept.reference)
+        self._db.execute(
+            "UPDATE photos SET outcome = 'kept', entry = ?, notes = trim(notes || ' ' || ?), "
+            "size = ?, picture = ?, digest = ? WHERE line = ?",
+            (
+                json.dumps(kept.entry.described()),
+                " ".join(kept.notes),
+                kept.size,
+                kept.picture,
+                digest.to_bytes(32),
+                line,
+            ),
+        )
+        if kept.image is not None or kept.reference is not None:
+            row = (line, kept.image, kept.reference)
+            self._db.execute("INSERT INTO pictures VALUES (?, ?, ?)", row)
+
+    def _fact(self, name: str) -> str | None:
+        try:
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        except sqlite3.DatabaseError:  # no table yet, or a damaged file
+            return None
+        return row[0] if row else None
+
+    def _set_fact(self, name: str, value: str) -> None:
+        self._db.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
+
+
+def read_places(path: Path, split: str, start: int, stop: int) -> Iterator[Staged]:
+    """The photos at places start..stop-1 of a split; any process may read them."""
+    with contextlib.closing(_open(path)) as db:
+        rows = db.execute(
+            "SELECT entry, picture, image, reference FROM places JOIN photos USING (line) "
+            "LEFT JOIN pictures USING (line) "
+            "WHERE split = ? AND place >= ? AND place < ? ORDER BY place",
+            (split, start, stop),
+        )
+        for entry, picture, image, reference in rows:
+            yield Staged(_entry(entry), picture, image, reference)
+
+
+def read_remarkable(path: Path) -> Iterator[dict[str, object]]:
+    """Every photo that was dropped, or kept with a note, in the manifest's order."""
+    names = ("line", "identity", "source_id", "outcome", "detail", "notes")
+    with contextlib.closing(_open(path)) as db:
+        rows = db.execute(
+            f"SELECT {', '.join(names)} FROM photos "
+            "WHERE outcome != 'kept' OR notes != '' ORDER BY line"
+        )
+        for row in rows:
+            described = {name: value for name, value in zip(names, row, strict=True) if value}
+            if "notes" in described:
+                described["notes"] = described["notes"].split()
+            yield described
+
+
+def remove_staging(path: Path) -> None:
+    """Remove a staging file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path)
+    with contextlib.suppress(sqlite3.DatabaseError):  # a damaged file, which is made anew
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA temp_store = FILE")
+    return db
+
+
+def _row(line: Line, removals: Removals) -> tuple[object, ...]:
+    entry = line.entry
+    if entry is None:
+        return line.number, None, None, None, "malformed_line", line.problem, ""
+    notes = [name for name, holds in _line_notes(line, entry).items() if holds]
+    outcome, detail = (None, None) if not removals.name(entry) else ("removed", "On the list.")
+    text = json.dumps(entry.described())
+    return line.number, entry.identity, entry.source_id, text, outcome, detail, " ".join(notes)
+
+
+def _line_notes(line: Line, entry: PhotoEntry) -> dict[str, bool]:
+    """What the line alone tells of a photo."""
+    return {
+        "landmarks_unusable": line.unusable_landmarks,
+        "no_landmarks": entry.landmarks is None,
+        "no_caption": not entry.caption.strip(),
+        "name_escaped": readable(entry.photo) != entry.photo,
+    }
+
+
+def _entry(text: str) -> PhotoEntry:
+    entry: PhotoEntry = from_json(PhotoEntry, json.loads(text), "the photo")
+    return entry
