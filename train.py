@@ -14,9 +14,6 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from flashface_jax.training.config import from_mapping
-from flashface_jax.training.loop import train
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/synthetic.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; made if it does not exist.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -26,6 +23,10 @@ def main(arguments: list[str]) -> None:
     """Check the command line, then train."""
     if len(arguments) > 1:
         app.usage(shorthelp=True, detailed_error=f"unknown argument {arguments[1]}", exitcode=1)
+    # Imported here because processes that make samples import this file too, and need neither.
+    from flashface_jax.training.config import from_mapping  # noqa: PLC0415
+    from flashface_jax.training.loop import train  # noqa: PLC0415
+
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
     workdir = Path(WORKDIR.value)
     try:

@@ -35,17 +35,16 @@ def measure(config_path: Path, steps: int) -> dict[str, float]:
     """Time the step on random data."""
     config = load_config(config_path)
     shape, rows = sample_shape(config), config.batch_size
+    most = config.data.draws.max_references
     rng, latent = np.random.default_rng(0), shape.image_size // shape.stride
     size, crop = shape.image_size, shape.reference_size
     words = config.system.text_tower.length
     batch = Batch(
         target=jnp.asarray(rng.integers(0, 255, (rows, size, size, 3), np.uint8)),
-        face_mask=jnp.zeros((rows, latent, latent, 1)),
+        face_mask=jnp.zeros((rows, latent, latent, 1), jnp.uint8),
         tokens=jnp.zeros((rows, words), jnp.int32),
-        references=jnp.asarray(
-            rng.integers(0, 255, (rows, shape.max_references, crop, crop, 3), np.uint8)
-        ),
-        reference_valid=jnp.ones((rows, shape.max_references), bool),
+        references=jnp.asarray(rng.integers(0, 255, (rows, most, crop, crop, 3), np.uint8)),
+        reference_valid=jnp.ones((rows, most), bool),
     )
     system = build_system(config.system, Compute(jnp.dtype(config.compute_dtype)))
     optimizer = build_optimizer(config.optimizer, config.steps)

@@ -12,6 +12,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from flashface_jax.data.loader import LoaderOptions
 from flashface_jax.data.synthetic import Framing
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
@@ -20,7 +21,7 @@ from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
 from flashface_jax.models.vae import PatchCosinesConfig
 from flashface_jax.system import SamplingConfig, SystemConfig
-from flashface_jax.training.config import TrainConfig, WorldConfig
+from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 
 
@@ -74,11 +75,14 @@ def get_config() -> ConfigDict:
             max_gradient_norm=1.0,
             ema_decay=0.99,
         ),
-        world=WorldConfig(
-            identities=1200,
-            held_out=64,
-            photos_per_identity=6,
-            framing=Framing(face_sizes=(0.56, 0.72), turn=0.35),
+        data=DataConfig(
+            world=WorldConfig(
+                identities=1200,
+                held_out=64,
+                photos_per_identity=6,
+                framing=Framing(face_sizes=(0.56, 0.72), turn=0.35),
+            ),
+            loader=LoaderOptions(threads=1),  # the step wants both cores
         ),
         checkpoint_every=1000,
         grid_every=1000,

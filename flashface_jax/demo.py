@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flashface_jax.data.photos import IdentityPhotos
+from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
@@ -32,6 +32,7 @@ from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.data import VALIDATION
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.loop import sample_shape, train
 
@@ -70,9 +71,10 @@ def recognition(
     if path.exists():
         encoder = IdentityEncoder.load(path)
     else:
-        encoder = train_identity_encoder(replace(world, framing=config.world.framing))
+        encoder = train_identity_encoder(replace(world, framing=config.data.world.framing))
         encoder.save(path)
-    found = verification_auc(encoder, config.world.draw(), config.world.splits["held_out"])
+    drawn = config.data.world
+    found = verification_auc(encoder, drawn.draw(), drawn.held_out_people)
     return encoder, {"auc": found.auc, "same": found.same[0], "different": found.different[0]}
 
 
@@ -98,10 +100,10 @@ def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOut) -> dict[str, np
 
 
 def judge(
-    encoder: IdentityEncoder, photos: IdentityPhotos, asked: HeldOut, made: dict[str, np.ndarray]
+    encoder: IdentityEncoder, asked: HeldOut, made: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Similarity of each image to the real target photo, cosine x 100, by condition."""
-    boxes = photos.face_boxes[photos.starts[:-1][: len(asked.targets)]]
+    boxes = asked.face_boxes
     target = encoder.embed(asked.targets, boxes)
     return {name: similarity(encoder.embed(images, boxes), target) for name, images in made.items()}
 
@@ -168,11 +170,12 @@ def demonstrate(
     encoder, trust = recognition(out, config, recognition_world)
     print("3/4 drawing held-out people", flush=True)
     pipeline = FlashFacePipeline.from_directory(out / "run")
-    photos = IdentityPhotos.load(out / "run" / "photos" / "held_out.npz")
-    people = range(min(most_people, photos.num_identities))
-    asked = held_out_requests(photos, people, pipeline.tokenizer, sample_shape(config), seed=1)
+    photos = IdClusters(out / "run" / "data").photos(VALIDATION)
+    people = range(min(most_people, len(photos.clusters)))
+    shape, references = sample_shape(config), config.data.draws.max_references
+    asked = held_out_requests(photos, people, pipeline.tokenizer, shape, references, seed=1)
     made = draw_conditions(pipeline, asked)
-    scores = judge(encoder, photos, asked, made)
+    scores = judge(encoder, asked, made)
     first = {name: images[:12] for name, images in made.items()}
     held_out_sheet(asked, first, cell=128).save(out / "held_out.png")
     print("4/4 drawing prompts", flush=True)

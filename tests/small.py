@@ -7,7 +7,7 @@ from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
 from flashface_jax.models.vae import PatchCosinesConfig
 from flashface_jax.system import SamplingConfig, SystemConfig
-from flashface_jax.training.config import TrainConfig, WorldConfig
+from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 
 DENOISER = UNetConfig(
@@ -38,7 +38,9 @@ CONFIG = TrainConfig(
     ),
     trainable=("flashface", "text_tower"),
     optimizer=OptimizerConfig(learning_rate=1e-3, ema_decay=0.9),
-    world=WorldConfig(identities=6, held_out=2, photos_per_identity=5, vocabulary=600),
+    data=DataConfig(
+        world=WorldConfig(identities=6, held_out=2, photos_per_identity=5, vocabulary=600)
+    ),
     log_every=1,
     checkpoint_every=3,
     grid_every=6,

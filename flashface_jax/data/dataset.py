@@ -83,7 +83,9 @@ class Photos(Sequence[PhotoRecord]):
     def __getitem__(self, index: int | slice) -> PhotoRecord | Sequence[PhotoRecord]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        record = self._source[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no photo {index}: the split has {len(self)}.")
+        record = self._source[index % len(self)]
         words = ("identity", "caption", "source_id", "provenance")
         return PhotoRecord(
             jpeg=record["image"],

@@ -1,6 +1,6 @@
 """The training loss of the paper (§4, implementation details): mean squared error on ε."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import jax
@@ -22,7 +22,7 @@ class Example:
         target: scaled latents of the target images.
         face_mask: 1 inside the target's face box.
         context: text context of the captions.
-        empty_context: text context of the empty prompt, one row.
+        empty_context: text context of the empty prompt, one row; the ReferenceNet's.
         references: clean latents of each sample's own references.
         reference_valid: which references exist.
     """
@@ -66,45 +66,6 @@ def loss_weight(sigma: Float[Array, " batch"], config: LossConfig) -> Float[Arra
     return (counted + (config.weighting == "velocity")) / snr
 
 
-@dataclass(frozen=True)
-class DropRates:
-    """Probability, each independent and per sample, that a condition is left out.
-
-    Attributes:
-        text: the caption becomes the empty prompt.
-        face_mask: the mask becomes zeros.
-        references: reference attention sees the image alone.
-    """
-
-    text: float = 0.1
-    face_mask: float = 0.1
-    references: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, rate in vars(self).items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"The drop rate of {name} is {rate}; it must lie in [0, 1].")
-
-
-def drop_conditions(example: Example, rates: DropRates, key: jax.Array) -> Example:
-    """Leave out each condition of each sample independently."""
-    batch = example.target.shape[0]
-    text, mask, references = (
-        jax.random.bernoulli(key, rate, (batch,))
-        for key, rate in zip(
-            jax.random.split(key, 3),
-            (rates.text, rates.face_mask, rates.references),
-            strict=True,
-        )
-    )
-    return replace(
-        example,
-        context=jnp.where(text[:, None, None], example.empty_context, example.context),
-        face_mask=jnp.where(mask[:, None, None, None], 0.0, example.face_mask),
-        reference_valid=example.reference_valid & ~references[:, None],
-    )
-
-
 def stratified_timesteps(key: jax.Array, batch: int, timesteps: int) -> Int[Array, " batch"]:
     """Draw timesteps, each uniform in [0, timesteps), one from every batch-th part of the range.
 
@@ -123,7 +84,6 @@ def noise_prediction_loss(
     levels: Float[Array, " timesteps"],
     prediction: Prediction,
     config: LossConfig,
-    rates: DropRates,
     key: jax.Array,
 ) -> Float[Array, " batch"]:
     """Weighted mean squared error on ε of each sample, at a uniformly drawn timestep.
@@ -131,8 +91,7 @@ def noise_prediction_loss(
     The ReferenceNet sees the clean references at the same timestep, with the empty prompt;
     λ_feat is 1.
     """
-    drop_key, time_key, noise_key = jax.random.split(key, 3)
-    example = drop_conditions(example, rates, drop_key)
+    time_key, noise_key = jax.random.split(key)
     batch = example.target.shape[0]
     timestep = stratified_timesteps(time_key, batch, len(levels))
     noise = jax.random.normal(noise_key, example.target.shape)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flashface_jax.data.draws import DrawOptions
+from flashface_jax.data.loader import LoaderOptions
 from flashface_jax.data.synthetic import Framing, SyntheticWorld
-from flashface_jax.diffusion.loss import DropRates, LossConfig
+from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.from_json import from_json
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.optimizer import OptimizerConfig
@@ -44,12 +46,27 @@ class WorldConfig:
         )
 
     @property
-    def splits(self) -> dict[str, range]:
-        """Identities of each split, by its name."""
-        return {
-            "train": range(self.identities),
-            "held_out": range(self.identities, self.identities + self.held_out),
-        }
+    def held_out_people(self) -> range:
+        """People of the world that are never trained on."""
+        return range(self.identities, self.identities + self.held_out)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a run is trained on.
+
+    Attributes:
+        dataset: directory of a dataset that python -m flashface_jax.data.build made; the built-in
+            world if empty.
+        world: the built-in world.
+        draws: what samples are drawn with.
+        loader: how samples are made ready; can differ from host to host, and after a stop.
+    """
+
+    dataset: str = ""
+    world: WorldConfig = field(default_factory=WorldConfig)
+    draws: DrawOptions = field(default_factory=DrawOptions)
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
 
 
 @dataclass(frozen=True)
@@ -64,11 +81,9 @@ class TrainConfig:
         trainable: parts that train; the paper trains only "flashface". "text_tower" must train
             where there is no pretrained one.
         compute_dtype: dtype of matmuls and activations; parameters are float32.
-        max_references: most references of a sample.
         loss: how much the error counts at each noise level.
-        drop: how often each condition is left out.
         optimizer: Adam and its options.
-        world: the data.
+        data: what is trained on.
         log_every: steps between metrics.
         checkpoint_every: steps between checkpoints; the last step always makes one.
         grid_every: steps between sample grids.
@@ -82,11 +97,9 @@ class TrainConfig:
     system: SystemConfig = field(default_factory=SystemConfig)
     trainable: tuple[str, ...] = ("flashface",)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    max_references: int = 4
     loss: LossConfig = field(default_factory=LossConfig)
-    drop: DropRates = field(default_factory=DropRates)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    world: WorldConfig = field(default_factory=WorldConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     log_every: int = 50
     checkpoint_every: int = 1000
     grid_every: int = 1000
@@ -95,7 +108,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.system.check_consistency()
-        for name in ("steps", "batch_size", "max_references", "log_every", "grid_every"):
+        for name in ("steps", "batch_size", "log_every", "grid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.checkpoint_every < 1 or self.checkpoint_every % self.log_every:

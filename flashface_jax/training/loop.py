@@ -13,15 +13,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from flashface_jax.data.photos import IdentityPhotos, draw_photos
-from flashface_jax.data.pipeline import SampleShape, training_batches
-from flashface_jax.files import new_directory
+from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.pipeline import Order, describe_pool, photo_pool, training_batches
+from flashface_jax.data.samples import SampleShape
 from flashface_jax.generation import Sampler, make_generate
 from flashface_jax.models.blocks import Compute
 from flashface_jax.system import System, build_system
-from flashface_jax.tokenizer import Tokenizer, train_tokenizer
+from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.data import TRAIN, VALIDATION, open_dataset, open_tokenizer
 from flashface_jax.training.held_out import held_out_requests, held_out_sheet
 from flashface_jax.training.metrics import MetricsWriter
 from flashface_jax.training.optimizer import build_optimizer
@@ -32,6 +33,8 @@ from flashface_jax.weights import write_config
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {
     "system.sampling",
+    "data.loader",
+    "data.dataset",  # the batches' fingerprint holds what matters of it
     "steps",
     "log_every",
     "checkpoint_every",
@@ -50,11 +53,14 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
 
-    # Data: the world's photos are drawn once and kept beside the run.
-    photos = _photos(workdir, config, "train")
-    tokenizer = _tokenizer(workdir, config, photos)
-    shape = sample_shape(config)
-    batches = training_batches(photos, tokenizer, shape, config.batch_size, config.seed)
+    # Data.
+    dataset = open_dataset(workdir, config.data)
+    tokenizer = open_tokenizer(workdir, config, dataset.photos(TRAIN))
+    shape, order = sample_shape(config), Order(config.seed, config.data.draws)
+    print(f"training on {describe_pool(photo_pool(dataset, TRAIN, shape.reference_size))}")
+    batches = training_batches(
+        dataset, tokenizer, shape, order, config.batch_size, config.data.loader
+    )
 
     # Networks and their state, fresh or resumed.
     system = build_system(config.system, Compute(jnp.dtype(config.compute_dtype)))
@@ -70,7 +76,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     # What a step does, and what is shown of it.
     empty_tokens = jnp.asarray(tokenizer([""]))
     train_step = jax.jit(make_train_step(system, optimizer, config, empty_tokens), donate_argnums=0)
-    draw_grid = _grid_drawer(system, config, _photos(workdir, config, "held_out"), tokenizer)
+    draw_grid = _grid_drawer(system, config, dataset, tokenizer)
     metrics = MetricsWriter(workdir, int(state.step))
     meter = Meter(config.batch_size)
 
@@ -83,16 +89,17 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
             progress.update()
             last = step == config.steps
             if step % config.log_every == 0 or last:
-                values = meter.read()
+                values = {**meter.read(), "undecodable_photos": float(batches.replaced)}
                 metrics.scalars(step, values)
                 progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
             # Before the next batch is drawn: only now does the iterator stand where `state` does.
             if step % config.checkpoint_every == 0 or last:
                 checkpoints.save(state, batches.get_state())
-            if config.grid_people and (step % config.grid_every == 0 or last):
+            if draw_grid is not None and (step % config.grid_every == 0 or last):
                 path = metrics.picture(step, "held_out", draw_grid(state))
                 progress.write(f"wrote {path}")
                 meter.restart()
+    batches.close()
     metrics.close()
     checkpoints.close()
     return state
@@ -127,16 +134,19 @@ class Meter:
 
 
 def _grid_drawer(
-    system: System, config: TrainConfig, photos: IdentityPhotos, tokenizer: Tokenizer
-) -> Callable[[TrainState], Image.Image]:
-    """Return a function that draws held-out people with the current parameters."""
-    people = range(min(config.grid_people, photos.num_identities))
-    shape = sample_shape(config)
+    system: System, config: TrainConfig, dataset: IdClusters, tokenizer: Tokenizer
+) -> Callable[[TrainState], Image.Image] | None:
+    """Return a function that draws held-out people with the current parameters, if any."""
+    if not config.grid_people or VALIDATION not in dataset.splits:
+        return None
+    photos, shape = dataset.photos(VALIDATION), sample_shape(config)
+    people = range(min(config.grid_people, len(photos.clusters)))
+    references = config.data.draws.max_references
     generate = make_generate(Sampler(system, config.system.schedule.prediction))
     plan = config.system.sampling.plan(config.system.schedule)
 
     def draw(state: TrainState) -> Image.Image:
-        asked = held_out_requests(photos, people, tokenizer, shape, config.seed)
+        asked = held_out_requests(photos, people, tokenizer, shape, references, config.seed)
         images = generate(state.sampling_params, asked.request, plan)
         return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
 
@@ -146,12 +156,7 @@ def _grid_drawer(
 def sample_shape(config: TrainConfig) -> SampleShape:
     """The sizes that the configured networks want."""
     system = config.system
-    return SampleShape(
-        system.image_size,
-        system.reference_size,
-        system.autoencoder.stride,
-        config.max_references,
-    )
+    return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)
 
 
 def _claim(workdir: Path, config: TrainConfig) -> None:
@@ -183,27 +188,3 @@ def _by_path(values: dict[str, Any], parent: str = "") -> dict[str, Any]:
             continue
         found.update(_by_path(value, f"{path}.") if isinstance(value, dict) else {path: value})
     return found
-
-
-def _photos(workdir: Path, config: TrainConfig, split: str) -> IdentityPhotos:
-    """Draw the photos of a split, or read those that the run drew before."""
-    path = workdir / "photos" / f"{split}.npz"
-    if path.exists():
-        return IdentityPhotos.load(path)
-    people = config.world.splits[split]
-    total = len(people) * config.world.photos_per_identity
-    with tqdm(total=total, desc=f"drawing {split} photos", unit="photo") as bar:
-        photos = draw_photos(config.world.draw(), people, bar.update)
-    path.parent.mkdir(exist_ok=True)
-    photos.save(path)
-    return photos
-
-
-def _tokenizer(workdir: Path, config: TrainConfig, photos: IdentityPhotos) -> Tokenizer:
-    """Train the tokenizer on the captions, or open the run's."""
-    path = workdir / "tokenizer"
-    if not path.exists():
-        length = config.system.text_tower.length
-        with new_directory(path) as draft:
-            train_tokenizer(photos.captions, draft, length, config.world.vocabulary)
-    return Tokenizer.from_directory(path)

@@ -22,7 +22,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 @struct.dataclass
 class Batch:
-    """What the input pipeline delivers.
+    """What the input pipeline delivers; dropped conditions are empty in it.
 
     Attributes:
         target: target images.
@@ -33,7 +33,7 @@ class Batch:
     """
 
     target: UInt8[Array, "batch H W 3"]
-    face_mask: Float[Array, "batch h w 1"]
+    face_mask: UInt8[Array, "batch h w 1"]
     tokens: Int[Array, "batch words"]
     references: UInt8[Array, "batch refs R R 3"]
     reference_valid: Bool[Array, "batch refs"]
@@ -51,7 +51,7 @@ def encode(
     text_tower = system.text_tower.bind(params["text_tower"])
     return Example(
         target=autoencoder.encode(from_pixels(batch.target), key),
-        face_mask=batch.face_mask,
+        face_mask=batch.face_mask.astype(jnp.float32),
         context=text_tower(batch.tokens),
         empty_context=text_tower(empty_tokens),
         references=encode_crops(autoencoder, batch.references),
@@ -81,7 +81,6 @@ def make_train_step(
                 levels,
                 config.system.schedule.prediction,
                 config.loss,
-                config.drop,
                 loss_key,
             ).mean()
 

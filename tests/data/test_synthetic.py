@@ -299,8 +299,8 @@ def test_an_illegal_value_is_refused(call, message):
 
 def test_the_command_writes_a_picture_and_prints_its_path(tmp_path, capsys):
     out = tmp_path / "world.png"
-    main(["--out", str(out), "--identities", "2", "--photos", "3", "--size", "64"])
-    assert capsys.readouterr().out.strip() == str(out)
+    main(["sheet", "--out", str(out), "--identities", "2", "--photos", "3", "--size", "64"])
+    assert capsys.readouterr().out.strip() == f"wrote {out}"
     with Image.open(out) as picture:
         assert picture.size == (3 * 64 + 2 * 2, 2 * 64 + 2)
 

@@ -130,7 +130,8 @@ def test_configuration_survives_the_trip_through_dicts():
         ({"steps": 0}, "steps is 0"),
         ({"checkpoint_every": 3, "log_every": 2}, "must be a multiple of log_every"),
         ({"trainable": ("vae",)}, "trainable is"),
-        ({"drop": {"text": 1.5}}, "drop rate of text is 1.5"),
+        ({"data": {"draws": {"drop": {"text": 1.5}}}}, "drop rate of text is 1.5"),
+        ({"data": {"loader": {"threads": 0}}}, "threads is 0"),
     ],
 )
 def test_wrong_configurations_name_the_field(change, message):

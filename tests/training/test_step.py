@@ -7,10 +7,7 @@ import optax
 import pytest
 
 from flashface_jax.diffusion.loss import (
-    DropRates,
-    Example,
     LossConfig,
-    drop_conditions,
     loss_weight,
     stratified_timesteps,
 )
@@ -26,9 +23,7 @@ from flashface_jax.training.state import create_state
 from flashface_jax.training.step import Batch, make_train_step
 from tests.small import CONFIG, with_changes
 
-# No drops: every condition must reach the loss.
 WHOLE = with_changes(
-    drop=DropRates(0.0, 0.0, 0.0),
     optimizer=OptimizerConfig(learning_rate=1e-2, ema_decay=0.999),
 )
 
@@ -37,7 +32,7 @@ def batch(valid=True, seed=0):
     rng = np.random.default_rng(seed)
     return Batch(
         target=jnp.asarray(rng.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)),
-        face_mask=jnp.asarray(rng.random((4, 8, 8, 1)) > 0.5, jnp.float32),
+        face_mask=jnp.asarray(rng.random((4, 8, 8, 1)) > 0.5, jnp.uint8),
         tokens=jnp.asarray(rng.integers(0, 600, (4, 40)), jnp.int32),
         references=jnp.asarray(rng.integers(0, 256, (4, 3, 32, 32, 3), dtype=np.uint8)),
         reference_valid=jnp.full((4, 3), valid),
@@ -161,35 +156,6 @@ def test_a_limited_snr_limits_the_weight_of_the_error_on_the_sample():
         weighted = loss_weight(sigma, LossConfig(weighting, max_snr=5.0)) * noise_error**2
         expected = (np.minimum(snr, 5) + more) * sample_error**2
         np.testing.assert_allclose(weighted, expected, rtol=1e-6)
-
-
-def example(rows):
-    return Example(
-        target=jnp.zeros((rows, 2, 2, 1)),
-        face_mask=jnp.ones((rows, 2, 2, 1)),
-        context=jnp.ones((rows, 3, 2)),
-        empty_context=jnp.full((1, 3, 2), 7.0),
-        references=jnp.zeros((rows, 2, 1, 1, 1)),
-        reference_valid=jnp.ones((rows, 2), bool),
-    )
-
-
-def test_drops_are_independent_and_as_frequent_as_asked():
-    rows, rates = 40_000, DropRates(0.1, 0.2, 0.3)
-    dropped = drop_conditions(example(rows), rates, jax.random.key(0))
-    text = np.asarray(dropped.context[:, 0, 0] == 7)
-    mask = np.asarray(dropped.face_mask[:, 0, 0, 0] == 0)
-    references = ~np.asarray(dropped.reference_valid[:, 0])
-    for found, rate in ((text, 0.1), (mask, 0.2), (references, 0.3)):
-        assert abs(found.mean() - rate) < 5 * (rate * (1 - rate) / rows) ** 0.5, found.mean()
-    correlation = np.corrcoef([text, mask, references])
-    assert np.abs(correlation - np.eye(3)).max() < 5 / rows**0.5, correlation
-
-
-def test_no_drops_change_nothing():
-    kept = drop_conditions(example(8), DropRates(0.0, 0.0, 0.0), jax.random.key(0))
-    for name, value in vars(example(8)).items():
-        np.testing.assert_array_equal(getattr(kept, name), value, err_msg=name)
 
 
 def test_muon_moves_matrices_all_ways_alike_and_the_rest_as_adam_with_nesterov_does():

@@ -1,17 +1,26 @@
-"""Writes a picture of a synthetic world: one person a row.
+"""Draw a world of people that do not exist.
 
-python -m flashface_jax.data.synthetic --out world.png
+    python -m flashface_jax.data.synthetic sheet --out world.png
+    python -m flashface_jax.data.synthetic photos --out world --identities 100 --size 256
+    python -m flashface_jax.data.build --source world --out data
+
+`sheet` writes one picture, a person a row. `photos` writes JPEGs and a manifest.jsonl, from which a
+dataset is built as from anybody's photos.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from flashface_jax.data.synthetic.drawing import Pixels
+from flashface_jax.data.synthetic.photo_files import write_photos
 from flashface_jax.data.synthetic.world import SyntheticWorld
+from flashface_jax.errors import sentence
 
 
 def contact_sheet(world: SyntheticWorld) -> Pixels:
@@ -28,19 +37,43 @@ def contact_sheet(world: SyntheticWorld) -> Pixels:
     return sheet
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, writes the picture, prints its path."""
-    parser = argparse.ArgumentParser(prog="flashface_jax.data.synthetic", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="picture to write")
-    parser.add_argument("--identities", type=int, default=5, help="rows")
-    parser.add_argument("--photos", type=int, default=6, help="columns")
-    parser.add_argument("--size", type=int, default=128, help="side of a photo in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
-    options = parser.parse_args(arguments)
-    world = SyntheticWorld(options.seed, options.identities, options.photos, options.size)
-    Image.fromarray(contact_sheet(world)).save(options.out, optimize=True)
-    print(options.out)
+def write_sheet(world: SyntheticWorld, out: Path) -> None:
+    """Write the contact sheet."""
+    Image.fromarray(contact_sheet(world)).save(out, optimize=True)
+
+
+def write_folder(world: SyntheticWorld, out: Path) -> None:
+    """Write photos and manifest, with a progress bar."""
+    total = world.num_identities * world.photos_per_identity
+    with tqdm(total=total, desc="drawing photos", unit="photo") as bar:
+        write_photos(world, range(world.num_identities), out, bar.update)
+
+
+WRITERS = {"sheet": write_sheet, "photos": write_folder}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses the command line, draws, prints the path; 1 on an error."""
+    text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m flashface_jax.data.synthetic", description=__doc__, formatter_class=text
+    )
+    parser.add_argument("what", choices=WRITERS, help="one picture, or photos with a manifest")
+    parser.add_argument("--out", type=Path, required=True, help="picture or folder to write")
+    parser.add_argument("--identities", type=int, default=5, help="people (default: 5)")
+    parser.add_argument("--photos", type=int, default=6, help="photos of each (default: 6)")
+    parser.add_argument("--size", type=int, default=128, help="side in pixels (default: 128)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world (default: 0)")
+    asked = parser.parse_args(arguments)
+    try:
+        world = SyntheticWorld(asked.seed, asked.identities, asked.photos, asked.size)
+        WRITERS[asked.what](world, asked.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return 1
+    print(f"wrote {asked.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

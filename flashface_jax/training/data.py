@@ -1,0 +1,58 @@
+"""The data of a run: a built dataset, or one of the built-in world, and the tokenizer."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from flashface_jax.data.build import build
+from flashface_jax.data.building.arrangement import TRAIN, VALIDATION
+from flashface_jax.data.building.examination import Form
+from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.dataset import IdClusters, Photos
+from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
+from flashface_jax.files import new_directory
+from flashface_jax.tokenizer import Tokenizer, train_tokenizer
+from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+
+__all__ = ["TRAIN", "VALIDATION", "open_dataset", "open_tokenizer"]
+
+MOST_CAPTIONS = 100_000
+
+
+def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
+    """The configured dataset; that of the built-in world is drawn and built in `workdir` once.
+
+    Raises:
+        ValueError: there is no such dataset, or it is damaged.
+    """
+    if config.dataset:
+        return IdClusters(Path(config.dataset))
+    place = workdir / "data"
+    if not place.exists():
+        with new_directory(place) as draft:
+            _build_world(config.world, draft)
+    return IdClusters(place)
+
+
+def _build_world(config: WorldConfig, out: Path) -> None:
+    """Draw the world's photos and build the dataset of them, as from anybody's."""
+    world, form = config.draw(), Form(longest_side=max(64, config.image_size))
+    names = tuple(identity_name(i) for i in config.held_out_people)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        total = world.num_identities * world.photos_per_identity
+        with tqdm(total=total, desc="drawing photos", unit="photo") as bar:
+            write_photos(world, range(world.num_identities), Path(folder), bar.update)
+        build(Path(folder), out, BuildOptions(form, held_out=0, held_out_names=names))
+
+
+def open_tokenizer(workdir: Path, config: TrainConfig, photos: Photos) -> Tokenizer:
+    """Open the run's tokenizer, or train it on the first captions."""
+    path = workdir / "tokenizer"
+    if not path.exists():
+        captions = (photo.caption for photo in itertools.islice(photos, MOST_CAPTIONS))
+        length = config.system.text_tower.length
+        with new_directory(path) as draft:
+            train_tokenizer(captions, draft, length, config.data.world.vocabulary)
+    return Tokenizer.from_directory(path)
