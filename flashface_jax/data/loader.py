@@ -91,6 +91,7 @@ class BatchLoader(grain.DatasetIterator[Sample]):
         hosts: int | None = None,
     ):
         super().__init__()
+        self._open: grain.DatasetIterator[Sample] | None = None
         self._host = jax.process_index() if host is None else host
         self._hosts = jax.process_count() if hosts is None else hosts
         if global_batch % self._hosts:
@@ -100,7 +101,6 @@ class BatchLoader(grain.DatasetIterator[Sample]):
         self._samples, self._global_batch = samples, global_batch
         self._fingerprint, self._options = dict(fingerprint), options
         self._next_index = 0
-        self._open: grain.DatasetIterator[Sample] | None = None
         self.replaced = 0
 
     def __next__(self) -> Sample:

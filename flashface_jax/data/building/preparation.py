@@ -45,7 +45,8 @@ class BuildOptions:
 
 def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:
     """Take a manifest in and examine its photos; what was done before a stop is not done again."""
-    staging.fill(read_manifest(manifest), options.removals)
+    lines = iter(tqdm(read_manifest(manifest), desc="reading the manifest", unit="line"))
+    staging.fill(lines, options.removals)
     folder = manifest.parent
 
     def look(row: tuple[int, PhotoEntry]) -> tuple[int, Kept | Dropped]:
