@@ -9,6 +9,8 @@ from PIL import Image
 
 from flashface_jax.errors import sentence
 
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+
 QUESTION = (
     "Can you provide a detailed description of the person in the photo, including their physical "
     "appearance, hairstyle, facial expression, pose or action, accessories, clothing style, and "
@@ -60,14 +62,14 @@ class VisionLanguageCaptioner:
         self._limits = {"max_new_tokens": max_tokens, "do_sample": False, "num_beams": 1}
         self._batch = batch
 
-    def caption(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[str]:
+    def caption(self, images: Sequence[Pixels]) -> list[str]:
         """What the model answers for each photo, in one line each."""
         captions: list[str] = []
         for start in range(0, len(images), self._batch):
             captions += self._answer(images[start : start + self._batch])
         return captions
 
-    def _answer(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[str]:
+    def _answer(self, images: Sequence[Pixels]) -> list[str]:
         asked = [{"type": "image"}, {"type": "text", "text": QUESTION}]
         prompt = self._processor.apply_chat_template(
             [{"role": "user", "content": asked}], add_generation_prompt=True, tokenize=False
