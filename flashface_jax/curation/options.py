@@ -106,7 +106,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         type=_number(1),
         default=quality.min_face,
         metavar="N",
-        help=f"least width and height of the face in pixels ({quality.min_face:.0f})",
+        help=f"least width and height of the face in pixels ({quality.min_face})",
     )
     group.add_argument(
         "--min-sharpness",

@@ -19,7 +19,7 @@ class QualityRules:
         largest_other: the most that another face may measure, as a share of the person's.
     """
 
-    min_face: float = 96.0
+    min_face: int = 96
     min_sharpness: float = SHARP_ENOUGH
     largest_other: float = 0.5
 

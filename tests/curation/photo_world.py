@@ -56,7 +56,7 @@ class PhotoWorld:
         self.expected[str(path)] = outcome
 
     def add_file(self, name, data, outcome):
-        path = os.path.join(os.fsencode(self.photos), name if isinstance(name, bytes) else name.encode())
+        path = os.path.join(os.fsencode(self.photos), os.fsencode(name))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(data)
@@ -122,7 +122,7 @@ def cells(crop):
 
 def planted_face(owner):
     """The vector of "person/number"."""
-    who, _, number = owner.partition("/")
+    who = owner.partition("/")[0]
     center = person(np.random.default_rng(zlib.crc32(who.encode())))
     return faces(np.random.default_rng(zlib.crc32(owner.encode())), center, 1)[0]
 

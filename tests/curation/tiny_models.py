@@ -57,7 +57,10 @@ def text_sizes(words):
     )
 
 
-def save_llava(folder, template=TEMPLATE.replace("IMAGE", "<image>")):
+WITH_IMAGE = TEMPLATE.replace("IMAGE", "<image>")
+
+
+def save_llava(folder, template=WITH_IMAGE):
     """A LLaVA: a CLIP tower of 4 patches, two Llama layers."""
     words = tokenizer("<image>")
     vision = CLIPVisionConfig(
@@ -115,8 +118,6 @@ def save_idefics3(folder):
     pixels = Idefics3ImageProcessor(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, do_image_splitting=False
     )
-    processor = Idefics3Processor(
-        pixels, words, image_seq_len=4, chat_template=TEMPLATE.replace("IMAGE", "<image>")
-    )
+    processor = Idefics3Processor(pixels, words, image_seq_len=4, chat_template=WITH_IMAGE)
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
