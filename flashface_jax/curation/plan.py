@@ -13,7 +13,8 @@ from flashface_jax.curation.embedding import ArcFaceEmbedder, find_recogniser
 from flashface_jax.curation.options import rules_of
 from flashface_jax.curation.steps import Caption, Measure, Select, Step
 from flashface_jax.curation.work import digest, file_digest, prepare
-from flashface_jax.faces.insightface_detector import download_pack, find_detector
+from flashface_jax.errors import sentence
+from flashface_jax.faces.insightface_detector import PACK, download_pack, find_detector
 
 # Changed with what the steps compute, so that older files are not taken for newer ones.
 FORMAT = 1
@@ -42,7 +43,7 @@ def make_plan(options: argparse.Namespace, work: Path) -> Plan:
     """
     if importlib.util.find_spec("sklearn") is None:
         raise ValueError("scikit-learn is missing: pip install 'flashface-jax[curation]'.")
-    models = (options.models or download_pack()).absolute()
+    models = (options.models or _downloaded_pack()).absolute()
     measure = Measure(work / "measure", "", options.detector, models)
     settings = {
         "format": FORMAT,
@@ -60,6 +61,16 @@ def make_plan(options: argparse.Namespace, work: Path) -> Plan:
     folder = work / "select"
     select = Select(folder, _version(folder, settings), rules, measure)
     return Plan(measure, select, _caption_step(options, work / "caption", select))
+
+
+def _downloaded_pack() -> Path:
+    try:
+        return download_pack()
+    except (ValueError, ImportError) as error:
+        raise ValueError(
+            f"No model pack was given and {PACK} cannot be downloaded: give --models DIR, the "
+            f"folder of an insightface model pack ({sentence(error)})"
+        ) from error
 
 
 def _caption_step(options: argparse.Namespace, folder: Path, select: Select) -> Caption | None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from flashface_jax.curation.captions import VisionLanguageCaptioner
 from flashface_jax.curation.collect import Source
@@ -27,6 +27,7 @@ DetectorName = Literal["insightface", "cascade"]
 Work = Callable[[Chunk], bytes]
 
 
+@runtime_checkable
 class Step(Protocol):
     """A step over all people.
 

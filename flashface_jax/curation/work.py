@@ -75,12 +75,11 @@ def prepare(folder: Path, settings: dict[str, Any]) -> list[str]:
         before = None
     if before == settings:
         return []
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)
     write_whole(note, json.dumps(settings, indent=2).encode())
     if before is None:
         return []
-    for file in folder.iterdir():
-        if file != note:
-            file.unlink(missing_ok=True)
     return sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
 
 
