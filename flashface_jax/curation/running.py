@@ -75,13 +75,21 @@ def run_step(step: Step, people: Sequence[Path], flags: Sequence[str]) -> int:
                     | "spread" >> beam.Reshuffle()
                     | step.folder.name >> beam.ParDo(_DoChunk(step))
                 )
-        except Exception as error:  # runners wrap what workers raise in their own
-            said = re.search(r"StepError: (.*)|^(.*)", str(error))
-            if "StepError" not in type(error).__name__ + str(error) or said is None:
-                raise
-            text = re.sub(r" \[while running .*", "", said[1] or said[2])
-            raise StepError(text) from error
+        except Exception as error:
+            raise _unwrapped(error) from error
     return total
+
+
+def _unwrapped(error: Exception) -> BaseException:
+    """What a worker raised, of what its runner made of that; the same if it was unforeseen."""
+    text = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
+    if text == "KeyboardInterrupt":
+        return KeyboardInterrupt()
+    if isinstance(error, StepError):
+        return StepError(text)
+    # From another process it comes as the text of its traceback.
+    remote = re.search(r"StepError: (.*)", text)
+    return StepError(remote[1]) if remote else error
 
 
 def unknown_flags(flags: Sequence[str]) -> list[str]:

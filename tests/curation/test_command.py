@@ -22,6 +22,7 @@ from flashface_jax.data.manifest import read_manifest
 from flashface_jax.faces.files import read_photo
 from tests.curation.photo_world import BOX, make_world
 
+ROOT = Path(__file__).parents[2]
 RESULTS = ("manifest.jsonl", "outcomes.jsonl", "report.json")
 
 
@@ -129,10 +130,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(world, ou
         "in the midst of measuring": lambda: files(folder, "measure") >= 2,
         "in the midst of selecting": lambda: files(folder, "select") >= 1,
     }
-    root = Path(__file__).parents[2]
     for moment, reached in moments.items():
         run = subprocess.Popen(
-            command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while run.poll() is None and not reached():
             time.sleep(0.002)
@@ -143,6 +143,19 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(world, ou
     expected, found = results(out), results(folder)
     assert relocated(found, folder) == relocated(expected, out)
     assert not list(folder.rglob(".*")), "drafts are left"
+
+
+def test_a_run_that_is_interrupted_says_that_it_goes_on(world, tmp_path):
+    folder = tmp_path / "curated"
+    command = [sys.executable, "-m", "flashface_jax.curation", *arguments(world, folder)]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and files(folder, "measure") < 1:
+        time.sleep(0.002)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate()
+    assert run.returncode == 130
+    assert said.endswith("error: stopped; the same command goes on from here.\n")
+    assert "Traceback" not in said
 
 
 def relocated(found, folder):
@@ -254,9 +267,12 @@ def test_what_is_missing_is_named_in_one_sentence(world, tmp_path, capsys):
     assert "holds no photos of people" in said
 
 
-def test_a_worker_in_another_process_does_the_same(world, out, tmp_path):
+def test_a_worker_in_another_process_does_the_same(world, out, tmp_path, capsys):
     more = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
     assert main(arguments(world, tmp_path / "curated", *more)) == 0
     assert relocated(results(tmp_path / "curated"), tmp_path / "curated") == relocated(
         results(out), out
     )
+    # And what goes wrong there is one sentence here.
+    wrong = [*arguments(world, tmp_path / "curated"), *more, "--captions", str(tmp_path)]
+    assert "cannot be opened as a vision-language model" in failure(capsys, wrong)
