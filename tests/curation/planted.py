@@ -33,5 +33,6 @@ def faces(rng, center, count, spread=SPREAD):
 
 def strangers(rng, count, each=1):
     """Faces of other people, `each` of a person, (count, 512)."""
+    each = max(1, min(each, count))
     found = [faces(rng, person(rng), each) for _ in range(-(-count // each))]
     return np.concatenate([np.zeros((0, DIMENSIONS), np.float32), *found])[:count]

@@ -97,10 +97,26 @@ def test_two_photos_of_one_person_are_enough_and_of_two_people_are_not():
     assert find(faces(rng, center, 1))[0].problem == "no_dense_cluster"
 
 
-def test_two_photos_of_someone_among_many_strangers_are_not_the_person():
-    rng = np.random.default_rng(0)
-    embeddings = np.concatenate([faces(rng, person(rng), 2), strangers(rng, 30)])
-    assert find(embeddings)[0].problem == "no_dense_cluster"
+def test_a_few_photos_of_someone_among_many_strangers_are_not_the_person():
+    few = ClusterRules(min_share=0.0)
+    found_otherwise = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        embeddings = np.concatenate([faces(rng, person(rng), 4), strangers(rng, 30)])
+        found_otherwise += find(embeddings, rules=few)[0].problem == ""
+        assert find(embeddings)[0].problem == "no_dense_cluster"
+    assert found_otherwise >= 6, "it must be their share that decides"
+
+
+@pytest.mark.parametrize("count", [20, 100])
+def test_one_person_among_several_others_is_found(count):
+    """Four tenths of the photos are the person's, the rest those of four others."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        mine = count * 4 // 10
+        others = [faces(rng, person(rng), (count - mine) // 4) for _ in range(4)]
+        found, kept = find(np.concatenate([faces(rng, person(rng), mine), *others]))
+        assert found.problem == "" and not kept[mine:].any() and kept[:mine].mean() >= 0.9
 
 
 def test_faces_of_one_photo_count_as_one_photo():

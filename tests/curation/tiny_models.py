@@ -99,8 +99,13 @@ def spread_out(network):
 
 
 def save_idefics3(folder):
-    """An Idefics3 (as SmolVLM is one): a SigLIP-like tower, pixels shuffled, two Llama layers."""
-    special = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+    """An Idefics3, as SmolVLM is one: a SigLIP-like tower, pixels shuffled, two Llama layers.
+
+    Photos are cut into tiles, so that those of another shape make longer or shorter prompts.
+    """
+    tiles = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    around = ("<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+    special = ("<image>", *around, *tiles)
     words = tokenizer(*special)
     config = Idefics3Config(
         vision_config=dict(
@@ -116,7 +121,7 @@ def save_idefics3(folder):
     network = Idefics3ForConditionalGeneration(config)
     spread_out(network)
     pixels = Idefics3ImageProcessor(
-        size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, do_image_splitting=False
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}, do_image_splitting=True
     )
     processor = Idefics3Processor(pixels, words, image_seq_len=4, chat_template=WITH_IMAGE)
     network.save_pretrained(folder)
