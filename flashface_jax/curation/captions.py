@@ -61,12 +61,23 @@ class VisionLanguageCaptioner:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
         self._limits = {"max_new_tokens": max_tokens, "do_sample": False, "num_beams": 1}
         self._batch = batch
+        self._too_large: type[Exception] = torch.OutOfMemoryError
 
     def caption(self, images: Sequence[Pixels]) -> list[str]:
-        """What the model answers for each photo, in one line each."""
+        """What the model answers for each photo, in one line each.
+
+        Raises:
+            ValueError: there is too little memory for a batch.
+        """
         captions: list[str] = []
-        for start in range(0, len(images), self._batch):
-            captions += self._answer(images[start : start + self._batch])
+        try:
+            for start in range(0, len(images), self._batch):
+                captions += self._answer(images[start : start + self._batch])
+        except self._too_large as error:
+            raise ValueError(
+                f"The device has too little memory for {self._batch} photos at a time: lower "
+                "--caption-batch, or take a smaller model."
+            ) from error
         return captions
 
     def _answer(self, images: Sequence[Pixels]) -> list[str]:

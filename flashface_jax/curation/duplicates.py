@@ -47,14 +47,14 @@ def near_duplicates(
         embeddings: unit vectors of each photo's largest face.
         ranks: what the photos are sorted by, the best first; no two may be equal.
     """
-    stands_for = np.arange(len(hashes))
-    kept = np.zeros(0, int)
-    for i in sorted(range(len(hashes)), key=lambda i: ranks[i]):
-        alike = embeddings[kept] @ embeddings[i]
-        bits = np.bitwise_count(hashes[kept] ^ hashes[i])
-        same = ((bits <= HASH_BITS) & (alike >= SAME_FACE)) | (alike >= SAME_PHOTO)
+    order = np.array(sorted(range(len(hashes)), key=lambda i: ranks[i]), int)
+    hashes, embeddings = hashes[order], embeddings[order]
+    stands_for, kept = np.arange(len(order)), np.ones(len(order), bool)
+    for i in range(len(order)):
+        alike = embeddings[:i] @ embeddings[i]
+        near = np.bitwise_count(hashes[:i] ^ hashes[i]) <= HASH_BITS
+        same = kept[:i] & ((near & (alike >= SAME_FACE)) | (alike >= SAME_PHOTO))
         if same.any():
-            stands_for[i] = kept[same.argmax()]
-        else:
-            kept = np.append(kept, i)
+            kept[i] = False
+            stands_for[order[i]] = order[same.argmax()]
     return stands_for

@@ -86,3 +86,16 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"pip install 'flashface-jax\[curation\]'"):
         VisionLanguageCaptioner("anything", 6, 1)
+
+
+def test_too_little_memory_is_named_with_its_remedy(model, photos, monkeypatch):
+    import torch  # noqa: PLC0415
+
+    captioner = VisionLanguageCaptioner(model, 2, 2)
+
+    def fail(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(captioner._network, "generate", fail)
+    with pytest.raises(ValueError, match="too little memory for 2 photos at a time: lower --cap"):
+        captioner.caption(photos)
