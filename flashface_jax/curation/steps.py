@@ -29,18 +29,17 @@ Work = Callable[[Chunk], bytes]
 
 @runtime_checkable
 class Step(Protocol):
-    """A step over all people.
-
-    Attributes:
-        folder: where its files go.
-        version: a digest of its settings.
-    """
+    """A step over all people."""
 
     @property
-    def folder(self) -> Path: ...  # noqa: D102
+    def folder(self) -> Path:
+        """Where its files go."""
+        ...
 
     @property
-    def version(self) -> str: ...  # noqa: D102
+    def version(self) -> str:
+        """A digest of its settings."""
+        ...
 
     def chunks(self, person: Path) -> list[Chunk]:
         """The chunks of an identity; the step before must have been done for it."""

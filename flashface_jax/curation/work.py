@@ -60,7 +60,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def prepare(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """Make a step's folder ready; what other settings made is removed.
+    """Make a step's folder ready. What other settings made stays: it has other names.
 
     Returns:
         The settings that differ from those of the last run; none if there was none.
@@ -75,8 +75,6 @@ def prepare(folder: Path, settings: dict[str, Any]) -> list[str]:
         before = None
     if before == settings:
         return []
-    for file in folder.iterdir():
-        file.unlink(missing_ok=True)
     write_whole(note, json.dumps(settings, indent=2).encode())
     if before is None:
         return []

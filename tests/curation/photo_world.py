@@ -51,7 +51,7 @@ class PhotoWorld:
         """Save a photo. Owners are "person/number": the number is of the planted face."""
         path = self.photos / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, **saving)
+        Image.fromarray(image).save(path, **{"compress_level": 1, **saving})
         self.owners[path] = owners
         self.expected[str(path)] = outcome
 

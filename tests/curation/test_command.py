@@ -167,14 +167,18 @@ def relocated(found, folder):
 def test_other_rules_select_again_without_measuring_and_say_so(world, tmp_path, capsys):
     folder = tmp_path / "curated"
     assert main(arguments(world, folder)) == 0
-    measured = {p: p.stat().st_mtime_ns for p in (folder / "work" / "measure").iterdir()}
+    work = folder / "work"
+    measured = {p: p.stat().st_mtime_ns for p in (work / "measure").iterdir()}
     assert main(arguments(world, folder, "--min-photos", 9)) == 0
     said = capsys.readouterr().out
     assert "select: done anew, because of other settings: min_photos" in said
     assert "measure: done anew" not in said
-    assert measured == {p: p.stat().st_mtime_ns for p in (folder / "work" / "measure").iterdir()}
-    # Ann Lee has eight photos, and so have the others.
-    assert entries(folder) == []
+    assert measured == {p: p.stat().st_mtime_ns for p in (work / "measure").iterdir()}
+    assert entries(folder) == [], "everybody has eight photos"
+    # To go back costs nothing.
+    selected = files(folder, "select")
+    assert main(arguments(world, folder)) == 0
+    assert files(folder, "select") == selected and len(entries(folder)) == 24
 
 
 def test_a_photo_that_is_added_changes_its_person_only(world, tmp_path):

@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_put_in_its_place_leaves_the_old_one_and_no_draft(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_other_settings_remove_what_the_former_made_and_are_named(tmp_path):
+def test_other_settings_are_named_and_what_the_former_made_stays(tmp_path):
     folder = tmp_path / "measure"
     assert prepare(folder, {"a": 1, "b": 2}) == []
     write_whole(folder / "made.npz", b"1")
@@ -91,12 +91,12 @@ def test_other_settings_remove_what_the_former_made_and_are_named(tmp_path):
     assert prepare(folder, {"b": 2, "a": 1}) == []
     assert sorted(path.name for path in folder.iterdir()) == ["made.npz", "settings.json"]
     assert prepare(folder, {"a": 3, "b": 2, "c": 4}) == ["a", "c"]
-    assert [path.name for path in folder.iterdir()] == ["settings.json"]
+    assert prepare(folder, {"a": 3, "b": 2, "c": 4}) == []
+    assert (folder / "made.npz").read_bytes() == b"1"
 
 
 def test_damaged_settings_count_as_none(tmp_path):
     prepare(tmp_path, {"a": 1})
     (tmp_path / "settings.json").write_text("{")
-    (tmp_path / "made.npz").write_bytes(b"1")
     assert prepare(tmp_path, {"a": 1}) == []
-    assert not (tmp_path / "made.npz").exists()
+    assert prepare(tmp_path, {"a": 2}) == ["a"]
