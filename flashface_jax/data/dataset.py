@@ -1,5 +1,7 @@
 """Reading the dataset id_clusters: any photo of any identity, at random, without TensorFlow."""
 
+import contextlib
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,7 +117,7 @@ class IdClusters:
             self._builder = tfds.builder_from_directory(self.path)
             self.metadata = dict(self._builder.info.metadata or {})
             self.metadata["clusters"], self.metadata["contents"]
-        except (KeyError, ValueError, OSError, TypeError, AssertionError) as error:
+        except Exception as error:  # TFDS and its parsers raise nothing narrower
             raise ValueError(
                 f"{self.path} is no dataset id_clusters that can be read ({sentence(error)}): "
                 "build it with python -m flashface_jax.data.build."
@@ -155,6 +157,7 @@ class IdClusters:
             )
         where = self.metadata["clusters"][split]
         clusters = Clusters(where["identity"], np.array(where["offset"], np.int64))
+        _allow_open_files()
         source = self._builder.as_data_source(
             records, decoders={"image": tfds.decode.SkipDecoding()}
         )
@@ -164,6 +167,16 @@ class IdClusters:
                 f"{clusters.offsets[-1]}: it is damaged, build it again."
             )
         return Photos(source, clusters)
+
+
+def _allow_open_files() -> None:
+    """Let this process and its workers open as many files as the system allows.
+
+    A file stays open for each shard that was read, which the usual limit of 1024 does not last for.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def find_dataset(path: Path) -> Path:
