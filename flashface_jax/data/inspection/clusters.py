@@ -1,0 +1,150 @@
+"""Every photo that is read, measured; cluster by cluster, in parallel."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from flashface_jax.data.dataset import PhotoRecord, Photos
+from flashface_jax.data.inspection.facts import Facts, PhotoFacts, measure, table
+from flashface_jax.data.inspection.reading import read_record
+from flashface_jax.data.inspection.suspicion import Limits, Suspicion, rank, suspicions
+
+CaptionCut = Callable[[str], bool]
+"""Whether a caption has more tokens than the text tower takes."""
+
+OTHER_PROVENANCES = "(others)"
+MOST_PROVENANCES = 10_000  # different ones that are counted each on its own
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One person's photos, measured.
+
+    Attributes:
+        split: where they are.
+        number: of the person in the split.
+        name: of the person.
+        photos: how many there are.
+        facts: of those that were read.
+        found: what is odd about them.
+    """
+
+    split: str
+    number: int
+    name: str
+    photos: int
+    facts: Facts
+    found: tuple[Suspicion, ...]
+
+    @property
+    def rank(self) -> float:
+        """How suspicious the cluster is."""
+        return rank(self.found)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was read of a split.
+
+    Attributes:
+        clusters: in the order of their numbers.
+        provenances: how often each provenance is named; OTHER_PROVENANCES counts those that came
+            when there were very many different ones already.
+    """
+
+    clusters: list[Cluster]
+    provenances: Counter[str]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How photos are measured.
+
+    Attributes:
+        limits: from where on something is odd.
+        caption_cut: asked of every caption.
+        threads: photos measured at the same time.
+    """
+
+    limits: Limits
+    caption_cut: CaptionCut
+    threads: int
+
+
+def measure_clusters(
+    photos: Photos, split: str, chosen: Sequence[tuple[int, list[int]]], how: Measuring
+) -> Measured:
+    """Measure the chosen photos of the chosen identities, with a progress bar.
+
+    Only numbers are kept of a photo, 80 bytes.
+    """
+    cv2.setNumThreads(1)  # photos are measured side by side already
+    median = float(np.median(photos.clusters.sizes))
+    total = sum(len(which) for _, which in chosen)
+    found = Measured([], Counter())
+    with (
+        ThreadPoolExecutor(how.threads) as pool,
+        tqdm(total=total, desc=f"measuring {split}", unit="photo") as bar,
+    ):
+
+        def one(position: int) -> tuple[PhotoFacts, PhotoRecord | None]:
+            record = read_record(photos, position)
+            if isinstance(record, str):
+                return PhotoFacts(position, readable=False, decodes=False), None
+            return measure(position, record, how.caption_cut(record.caption)), _words(record)
+
+        for number, which in chosen:
+            first = photos.clusters.photos_of(number).start
+            measured = _ticked(pool.map(one, [first + i for i in which]), bar)
+            records = [record for _, record in measured if record is not None]
+            _count(found.provenances, (record.provenance for record in records))
+            facts, captions = table([fact for fact, _ in measured]), {r.caption for r in records}
+            size = int(photos.clusters.sizes[number])
+            odd = suspicions(facts, captions, size, median, how.limits)
+            name = photos.clusters.identities[number]
+            found.clusters.append(Cluster(split, number, name, size, facts, tuple(odd)))
+    return found
+
+
+def _words(record: PhotoRecord) -> PhotoRecord:
+    """A record without its picture."""
+    return PhotoRecord(**{**vars(record), "jpeg": b""})
+
+
+def _ticked(
+    measured: Iterable[tuple[PhotoFacts, PhotoRecord | None]], bar: tqdm
+) -> list[tuple[PhotoFacts, PhotoRecord | None]]:
+    found = []
+    for pair in measured:
+        found.append(pair)
+        bar.update()
+    return found
+
+
+def _count(counts: Counter[str], provenances: Iterable[str]) -> None:
+    """Count provenances without keeping ever more different ones."""
+    for provenance in provenances:
+        known = provenance in counts or len(counts) < MOST_PROVENANCES
+        counts[provenance if known else OTHER_PROVENANCES] += 1
+
+
+def odd_sizes(photos: Photos, limits: Limits, most: int) -> list[int]:
+    """Identities with very few or very many photos, the oddest ones, told without reading any."""
+    sizes = photos.clusters.sizes
+    median = float(np.median(sizes))
+    odd = np.flatnonzero(
+        (sizes < 2) | (sizes < limits.few * median) | (sizes > limits.many * median)
+    )
+    distance = np.abs(np.log(np.maximum(sizes[odd], 0.5) / median))
+    return np.sort(odd[np.argsort(-distance, kind="stable")[:most]]).tolist()
+
+
+def suspicious(clusters: Iterable[Cluster]) -> list[Cluster]:
+    """The clusters about which something is odd, the oddest first."""
+    odd = [cluster for cluster in clusters if cluster.found]
+    return sorted(odd, key=lambda cluster: (-cluster.rank, cluster.split, cluster.number))
