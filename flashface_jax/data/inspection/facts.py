@@ -112,9 +112,7 @@ def measure(position: int, record: PhotoRecord, caption_cut: bool = False) -> Ph
     )
 
 
-def face_hash(
-    pixels: UInt8[np.ndarray, "H W 3"], box: np.ndarray
-) -> tuple[int, int, int, int]:
+def face_hash(pixels: UInt8[np.ndarray, "H W 3"], box: np.ndarray) -> tuple[int, int, int, int]:
     """256 bits that hardly change when a photo is resized or compressed again.
 
     Bit i says whether the face, reduced to 17x16 greys, is brighter there than at the right

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from flashface_jax.data.building.arrangement import DIGESTS
 from flashface_jax.data.building.examination import record_digest
 from flashface_jax.data.dataset import IdClusters, PhotoRecord, Photos
 from flashface_jax.data.inspection.reading import open_photos, read_record
-from flashface_jax.data.manifest import PhotoEntry
+from flashface_jax.data.manifest import Landmarks, PhotoEntry
 from flashface_jax.data.transforms import UndecodableError, decode
 from flashface_jax.errors import sentence
 
@@ -134,12 +135,12 @@ def digest(record: PhotoRecord, crop: PhotoRecord | None) -> int:
     Raises:
         ValueError: the record is none that a build writes.
     """
-    landmarks = record.landmarks
+    landmarks = None if record.landmarks is None else record.landmarks.tolist()
     entry = PhotoEntry(
         photo=record.source_id,  # where the file was is no part of the digest
         identity=record.identity,
         face_box=tuple(record.face_box.tolist()),
-        landmarks=None if landmarks is None else tuple(map(tuple, landmarks.tolist())),
+        landmarks=cast(Landmarks | None, landmarks and tuple(map(tuple, landmarks))),
         caption=record.caption,
         source_id=record.source_id,
         provenance=record.provenance,
