@@ -28,6 +28,10 @@ from flashface_jax.files import require_writable
 from flashface_jax.tokenizer import Tokenizer
 
 PROBLEMS_PRINTED = 20
+REMEDY = (
+    "Restore the dataset from a copy or build it again; photos that never decoded are taken out "
+    "with python -m flashface_jax.data.remove."
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -133,11 +137,7 @@ def complain(report: Report) -> None:
         more = len(check.problems) + check.further_problems - PROBLEMS_PRINTED
         if more > 0:
             print(f"{check.split}: and {more} more; statistics.json lists them", file=sys.stderr)
-        print(
-            f"error: {check.split} is damaged. {checksum_words(check)} Restore the dataset from a "
-            "copy, or build it again.",
-            file=sys.stderr,
-        )
+        print(f"error: {check.split} is damaged. {checksum_words(check)} {REMEDY}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

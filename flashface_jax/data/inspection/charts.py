@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from flashface_jax.data.inspection.statistics import Histogram, Measure
 
 WIDTH, HEIGHT = 400, 170
-LEFT, RIGHT, TOP, BOTTOM = 8, 8, 22, 22
+LEFT, RIGHT, TOP, BOTTOM = 4, 4, 24, 24
+WIDEST = 60
 LABELS = 5  # at most, below the bars
 BACKGROUND, BAR, INK = (255, 255, 255), (70, 120, 190), (40, 40, 40)
 
@@ -20,11 +21,11 @@ def svg_bars(measure: Measure, ylabel: str) -> str:
         ylabel: what the bars count.
     """
     histogram, highest = measure.histogram, max(measure.histogram.counts)
-    step = (WIDTH - LEFT - RIGHT) / len(histogram.counts)
+    step = _step(histogram)
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{html.escape(f"{ylabel} by {measure.name}")}">',
-        f'<text x="{LEFT}" y="14">{highest:,} {html.escape(ylabel)} at most</text>',
+        f'<text x="{LEFT}" y="14">highest bar: {highest:,} {html.escape(ylabel)}</text>',
     ]
     for i, count in enumerate(histogram.counts):
         height = (HEIGHT - TOP - BOTTOM) * count / max(1, highest)
@@ -41,13 +42,17 @@ def svg_bars(measure: Measure, ylabel: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
+def _step(histogram: Histogram) -> float:
+    """Width of a bar with its gap; a few bars do not fill the chart."""
+    return min(WIDEST, (WIDTH - LEFT - RIGHT) / len(histogram.counts))
+
+
 def edge_labels(histogram: Histogram) -> list[tuple[int, str]]:
     """Some edges of bins, by their number, as text; the end of an open bin has a plus."""
     last = len(histogram.counts)
     every = -(-last // LABELS)
-    labels = [
-        (i, number(histogram.edges[i])) for i in range(0, last, every) if last - i >= every / 2
-    ]
+    shown = [i for i in range(0, last, every) if i == 0 or last - i >= every]
+    labels = [(i, number(histogram.edges[i])) for i in shown]
     return [*labels, (last, number(histogram.edges[-1]) + "+" * histogram.open_ended)]
 
 
@@ -76,8 +81,8 @@ def picture_of(measure: Measure, title: str, scale: int = 2) -> Image.Image:
     image = Image.new("RGB", (WIDTH * scale, (HEIGHT + 18) * scale), BACKGROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(11 * scale)
     draw.text((LEFT * scale, 3 * scale), title, INK, font)
-    draw.text((LEFT * scale, 18 * scale), f"{highest:,} at most", INK, font)
-    step, base = (WIDTH - LEFT - RIGHT) * scale / len(histogram.counts), (HEIGHT + 18 - BOTTOM)
+    draw.text((LEFT * scale, 18 * scale), f"highest bar: {highest:,}", INK, font)
+    step, base = _step(histogram) * scale, HEIGHT + 18 - BOTTOM
     for i, count in enumerate(histogram.counts):
         height = (HEIGHT - TOP - BOTTOM) * count / max(1, highest)
         x = LEFT * scale + i * step

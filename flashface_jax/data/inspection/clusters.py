@@ -67,12 +67,12 @@ class Measuring:
 
     Attributes:
         limits: from where on something is odd.
-        caption_cut: asked of every caption.
+        caption_cut: asked of every caption; None to ask nothing.
         threads: photos measured at the same time.
     """
 
     limits: Limits
-    caption_cut: CaptionCut
+    caption_cut: CaptionCut | None
     threads: int
 
 
@@ -96,7 +96,8 @@ def measure_clusters(
             record = read_record(photos, position)
             if isinstance(record, str):
                 return PhotoFacts(position, readable=False, decodes=False), None
-            return measure(position, record, how.caption_cut(record.caption)), _words(record)
+            cut = how.caption_cut is not None and how.caption_cut(record.caption)
+            return measure(position, record, cut), _words(record)
 
         for number, which in chosen:
             first = photos.clusters.photos_of(number).start

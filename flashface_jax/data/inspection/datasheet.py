@@ -44,9 +44,9 @@ def _composition(split: SplitStatistics) -> str:
     return (
         f"- Split {markdown(split.split)}: {counted(split.photos, 'photo')} of "
         f"{counted(split.identities, 'person', 'people')}, {number(sizes.smallest)} to "
-        f"{number(sizes.largest)} of each (median {number(sizes.median)}); "
-        f"{size(split.bytes_on_disk)} of photos{crops}. {split.alone:,} have fewer than two photos "
-        "and are not trained on."
+        f"{number(sizes.largest)} each (median {number(sizes.median)}); "
+        f"{size(split.bytes_on_disk)} of photos{crops}. With fewer than two photos, and so not "
+        f"trained on: {counted(split.alone, 'person', 'people')}."
     )
 
 
@@ -79,11 +79,11 @@ def _build(build: Build) -> list[str]:
     kept, total = outcomes.pop("kept", 0), sum(build.outcomes.values())
     lines = [f"- Of {counted(total, 'photo')} in the manifest, {kept:,} were kept."]
     lines += [_outcome("Dropped", name, n, DROPS) for name, n in outcomes.items()]
-    return lines + [_outcome("Kept, but", name, n, NOTES) for name, n in build.notes.items()]
+    return lines + [_outcome("Kept with a note", name, n, NOTES) for name, n in build.notes.items()]
 
 
 def _outcome(what: str, name: str, count: int, meanings: dict[str, str]) -> str:
-    return f"- {what}: {count:,} ({markdown(meanings.get(name, name))})."
+    return f"- {what}: {count:,} ({meanings.get(name) or markdown(name)})."
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

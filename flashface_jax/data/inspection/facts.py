@@ -12,6 +12,7 @@ from flashface_jax.faces.align import eye_line_tilt
 from flashface_jax.faces.sharpness import sharpness
 
 HASH_SIDE = 16  # 16 x 16 comparisons of neighbours: 256 bits
+HASH_STEP = 0.15  # in standard deviations of the greys: less is noise of the compression
 NO_HASH = (0, 0, 0, 0)
 
 
@@ -115,16 +116,17 @@ def measure(position: int, record: PhotoRecord, caption_cut: bool = False) -> Ph
 def face_hash(pixels: UInt8[np.ndarray, "H W 3"], box: np.ndarray) -> tuple[int, int, int, int]:
     """256 bits that hardly change when a photo is resized or compressed again.
 
-    Bit i says whether the face, reduced to 17x16 greys, is brighter there than at the right
-    neighbour. Source: Krawetz, Kind of Like That, 2013 (the difference hash), with more bits.
+    A bit says whether the face, reduced to 17x16 greys, is clearly brighter at a place than right
+    of it. Source: Krawetz, Kind of Like That, 2013 (the difference hash), with more bits.
     """
     x1, y1, x2, y2 = (max(0, round(edge)) for edge in box.tolist())
     crop = pixels[y1:y2, x1:x2]
     if crop.size == 0:
         return NO_HASH
     grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    a, b, c, d = np.packbits(small[:, :-1] > small[:, 1:]).view(np.uint64).tolist()
+    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(float)
+    brighter = small[:, :-1] > small[:, 1:] + HASH_STEP * small.std()
+    a, b, c, d = np.packbits(brighter).view(np.uint64).tolist()
     return a, b, c, d
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flashface_jax.data.dataset import IdClusters, Photos
+from flashface_jax.data.dataset import NAME, IdClusters, Photos
 from flashface_jax.data.inspection.clusters import (
     CaptionCut,
     Cluster,
@@ -124,7 +124,7 @@ def describe_build(dataset: IdClusters) -> Build:
     """What a dataset's metadata say."""
     metadata = dataset.metadata
     return Build(
-        name=f"{dataset.path.parent.name} {dataset.version}",
+        name=f"{NAME} {dataset.version}",
         place=str(dataset.path),
         contents=dict(metadata["contents"]),
         form=dict(metadata.get("form", {})),
@@ -139,10 +139,10 @@ def _photos(dataset: IdClusters, split: str) -> Photos:
     return photos
 
 
-def _caption_cut(tokenizer: Tokenizer | None) -> CaptionCut:
-    """Asks whether a caption has more tokens than a prompt holds; never, without a tokenizer."""
+def _caption_cut(tokenizer: Tokenizer | None) -> CaptionCut | None:
+    """Whether a caption has more tokens than a prompt holds."""
     if tokenizer is None:
-        return lambda caption: False
+        return None
     longer = copy.copy(tokenizer)
     longer.length += 1  # one more place tells whether there was more
     return lambda caption: bool(longer([caption])[0, -2] != longer.end_token)
@@ -156,7 +156,7 @@ def _measured(
     chosen = choose_identities(sizes, options.sample, options.seed)
     measured = measure_clusters(photos, split, chosen, how)
     disk = bytes_on_disk(dataset.path, split)
-    statistics = split_statistics(split, sizes, disk, measured, how.limits)
+    statistics = split_statistics(split, sizes, disk, measured, how)
     known, rng = {number for number, _ in chosen}, np.random.default_rng(options.seed)
     odd = [i for i in odd_sizes(photos, how.limits, options.clusters) if i not in known]
     further = [(i, some_of(int(sizes[i]), MOST_OF_A_CLUSTER, rng)) for i in odd]

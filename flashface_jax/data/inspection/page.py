@@ -93,7 +93,7 @@ def checksum_words(verification: Verification) -> str:
     if not verification.computed:
         return "The checksum of the contents cannot be computed: a record cannot be read."
     if verification.computed == verification.expected:
-        return "The contents are those that the build wrote."
+        return "The contents are those that the build wrote, but not all is in order."
     return "The contents are not those that the build wrote: the checksum differs."
 
 

@@ -32,12 +32,13 @@ def split_numbers(split: SplitStatistics) -> str:
         for name, measure in split.measures.items()
     ]
     return (
-        f'<h3 style="margin-top:20px">{text(split.split)}</h3>'
+        f'<h3 class="split">{text(split.split)}</h3>'
         f'<div class="tiles">{"".join(tiles)}</div><div class="charts">{"".join(charts)}</div>'
-        f'<div class="card"><h3>Quantities</h3>{_measures(split)}</div>'
+        f'<div class="card"><h3>Quantities</h3>{_measures(split)}</div><div class="pair">'
         f'<div class="card"><h3>Among the {counted(split.photos_read, "photo")} read</h3>'
         f"{_counts(split)}</div>"
-        f'<div class="card"><h3>Where the photos read are from</h3>{_provenances(split)}</div>'
+        '<div class="card"><h3>Where the photos read are from</h3>'
+        f"{_provenances(split)}</div></div>"
     )
 
 

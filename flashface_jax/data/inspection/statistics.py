@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, Real
 
-from flashface_jax.data.inspection.clusters import Cluster, Measured
+from flashface_jax.data.inspection.clusters import Cluster, Measured, Measuring
 from flashface_jax.data.inspection.facts import COLUMNS, Facts
 from flashface_jax.data.inspection.suspicion import Limits, blurred, steep, tiny
 
@@ -98,7 +98,7 @@ def split_statistics(
     sizes: Int64[np.ndarray, " identities"],
     disk: tuple[int, int],
     measured: Measured,
-    limits: Limits,
+    how: Measuring,
 ) -> SplitStatistics:
     """Sum up a split.
 
@@ -107,10 +107,13 @@ def split_statistics(
         sizes: photos of each identity, read or not.
         disk: bytes of the photos' files and of the crops'.
         measured: what was read.
-        limits: from where on a face is tiny and an eye line steep.
+        how: it was measured.
     """
     facts = all_facts(measured.clusters)
     listed, others = most_common(measured.provenances)
+    found = {**counts(facts, how.limits), "same picture as another": _same(measured.clusters)}
+    if how.caption_cut is not None:
+        found["caption cut by the text tower"] = int(facts["caption_cut"].sum())
     return SplitStatistics(
         split=split,
         identities=len(sizes),
@@ -120,7 +123,7 @@ def split_statistics(
         reference_bytes=disk[1],
         identities_read=len(measured.clusters),
         photos_read=len(facts),
-        counts={**counts(facts, limits), "same picture as another": _same(measured.clusters)},
+        counts=found,
         measures={"cluster_sizes": measure("photos of a person", sizes), **measures(facts)},
         provenances=listed,
         other_provenances=others,
@@ -153,7 +156,6 @@ def counts(facts: Facts, limits: Limits) -> dict[str, int]:
         "does not decode": readable & ~facts["decodes"],
         "no landmarks": readable & ~facts["landmarks"],
         "no caption": readable & (facts["words"] == 0),
-        "caption cut by the text tower": facts["caption_cut"],
         "face cut by the border": facts["face_cut"],
         f"face under {limits.tiny_face:.0f} pixels": tiny(facts, limits),
         "face blurred": blurred(facts),

@@ -39,9 +39,9 @@ class Limits:
         face_ratio: side of the largest face of a cluster over that of the smallest.
         tiny_face: shorter side of a face box in pixels.
         tilt: of the eye line in degrees.
-        hash_bits: of 256, by which two pictures of one face may differ. Of drawn faces, no two
-            photos differ by less than 72; compressed again at quality 60 or reduced to half, 95 %
-            differ by less than 22 from themselves.
+        hash_bits: of 256, by which two pictures of one face may differ. Of drawn faces of 200
+            pixels no two photos of a person differ by less than 41; compressed again at quality 60
+            or reduced to half, 95 % differ by less than 13 from themselves.
         share: of a cluster's photos that must be concerned, where single ones are ordinary.
     """
 
@@ -50,7 +50,7 @@ class Limits:
     face_ratio: float = 10.0
     tiny_face: float = 56.0
     tilt: float = 40.0
-    hash_bits: int = 24
+    hash_bits: int = 20
     share: float = 0.1
 
 
@@ -126,44 +126,29 @@ class _Rule:
 
     Attributes:
         which: photos that raise it.
-        one: what is said of one photo.
-        several: what is said of several.
+        words: what is said of them, after their number.
         always: whether a single photo is enough.
     """
 
     which: Callable[[Facts, Limits], np.ndarray]
-    one: str
-    several: str
+    words: str
     always: bool = False
 
 
 _RULES: Mapping[str, _Rule] = {
-    "unreadable": _Rule(
-        lambda facts, _: ~facts["readable"], "record cannot be read", "records cannot be read", True
-    ),
+    "unreadable": _Rule(lambda facts, _: ~facts["readable"], "records cannot be read", True),
     "undecodable": _Rule(
-        lambda facts, _: ~facts["decodes"] & facts["readable"],
-        "photo does not decode",
-        "photos do not decode",
-        True,
+        lambda facts, _: facts["readable"] & ~facts["decodes"], "photos do not decode", True
     ),
-    "tiny_faces": _Rule(tiny, "face is tiny", "faces are tiny"),
-    "blurred_faces": _Rule(lambda facts, _: blurred(facts), "face is blurred", "faces are blurred"),
-    "cut_faces": _Rule(
-        lambda facts, _: facts["face_cut"],
-        "face is cut by the photo's border",
-        "faces are cut by the photo's border",
-    ),
-    "steep_eyes": _Rule(steep, "eye line is steep", "eye lines are steep"),
+    "tiny_faces": _Rule(tiny, "faces tiny"),
+    "blurred_faces": _Rule(lambda facts, _: blurred(facts), "faces blurred"),
+    "cut_faces": _Rule(lambda facts, _: facts["face_cut"], "faces cut by the photo's border"),
+    "steep_eyes": _Rule(steep, "eye lines steep"),
     "no_landmarks": _Rule(
-        lambda facts, _: ~facts["landmarks"] & facts["readable"],
-        "photo has no landmarks",
-        "photos have no landmarks",
+        lambda facts, _: facts["readable"] & ~facts["landmarks"], "photos without landmarks"
     ),
     "no_captions": _Rule(
-        lambda facts, _: (facts["words"] == 0) & facts["readable"],
-        "photo has no caption",
-        "photos have no caption",
+        lambda facts, _: facts["readable"] & (facts["words"] == 0), "photos without a caption"
     ),
 }
 
@@ -174,7 +159,7 @@ def _concerned(kind: str, facts: Facts, limits: Limits) -> Suspicion | None:
     count, share = int(which.sum()), float(which.mean()) if len(facts) else 0.0
     if count == 0 or (not rule.always and share < limits.share):
         return None
-    words = f"{count} of {len(facts)} {rule.one if len(facts) == 1 else rule.several}"
+    words = f"{count} of {len(facts)} {rule.words}"
     detail = {"tiny_faces": _smallest, "blurred_faces": _least_sharp, "steep_eyes": _steepest}
     words += detail[kind](facts[which]) if kind in detail else ""
     return Suspicion(kind, words, share, tuple(facts["position"][which].tolist()))
@@ -209,7 +194,7 @@ def _same_pictures(facts: Facts, limits: Limits) -> Suspicion | None:
     if not pairs:
         return None
     rows = sorted({row for pair in pairs for row in pair})
-    words = f"{len(rows)} of {len(facts)} faces are the same picture as another"
+    words = f"{len(rows)} of {len(facts)} faces the same picture as another"
     where = tuple(facts["position"][rows].tolist())
     return Suspicion("same_pictures", words, len(rows) / len(facts), where)
 

@@ -90,7 +90,7 @@ def _plant_flaws(writer, world):
     writer.add(world, start + 3, "blurred", change=lambda p, e, j: (p.filter(blur), e))
     writer.add(world, start + 4, "small", change=_small)
     writer.add(world, start + 5, "broken", change=lambda p, e, j: (_broken(p, j), e))
-    lying = ((50, 20), (52, 60), (60, 40), (70, 30), (70, 50))
+    lying = ((50.0, 20.0), (52.0, 60.0), (60.0, 40.0), (70.0, 30.0), (70.0, 50.0))
     writer.add(world, start + 6, "lying", change=lambda p, e, j: (p, replace(e, landmarks=lying)))
     writer.add(world, start + 7, "bare", change=_bare)
     same = lambda p, e, j: (p, replace(e, caption="a person"))  # noqa: E731
@@ -98,7 +98,7 @@ def _plant_flaws(writer, world):
     writer.add(world, start + 9, "cut", change=_cut)
     said = lambda p, e, j: (  # noqa: E731
         p,
-        replace(e, caption=HOSTILE_CAPTIONS[j], provenance=HOSTILE_CAPTIONS[j % 3]),
+        replace(e, caption=HOSTILE_CAPTIONS[j], provenance=HOSTILE_CAPTIONS[j % 3], landmarks=None),
     )
     writer.add(world, start + 10, HOSTILE_NAME, change=said)
 
