@@ -4,13 +4,14 @@
     python -m flashface_jax.data.inspect data --verify
 
 Writes OUT/report.html (one page that needs nothing else: numbers, suspicious clusters with their
-photos, and what the model sees), the same pictures as PNG files, OUT/statistics.json and
+photos, and what the model sees; 12 MB at most with the defaults), the same pictures as PNG files, OUT/statistics.json and
 OUT/datasheet.md. By default some thousand photos of each split are read, all of some people, drawn
 with a seed; the sizes of clusters are always those of the whole dataset. The page and the pictures
 show faces and names: keep them as private as the dataset.
 
 --verify reads every record, decodes every picture and computes the checksum of the contents anew;
-the command exits with 1 if something is wrong, and names it.
+the command exits with 1 if something is wrong, and names it, as it does without --verify if a
+record cannot be read.
 """
 
 import argparse
@@ -128,7 +129,13 @@ def said(report: Report) -> str:
 
 
 def complain(report: Report) -> None:
-    """Say on stderr what verifications found."""
+    """Say on stderr what is wrong with the dataset."""
+    for split, count in report.unreadable.items():
+        print(
+            f"error: {count} of the records of {split} that were tried cannot be read: files of "
+            f"the dataset are damaged or missing; --verify names the records. {REMEDY}",
+            file=sys.stderr,
+        )
     for check in report.verifications:
         if check.whole:
             continue
@@ -141,7 +148,7 @@ def complain(report: Report) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the report is written, 1 on an error or a failed verification."""
+    """Run the command; 0 when the report is written, 1 on an error or if the dataset is damaged."""
     asked = parse(arguments)
     try:
         report, written = run(asked)

@@ -1,5 +1,6 @@
 """A dataset of drawn people, some of them with planted flaws, built by the real command."""
 
+import functools
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from flashface_jax.data import build
 from flashface_jax.data.manifest import PhotoEntry, write_manifest
 from flashface_jax.data.synthetic import SyntheticWorld
 
-ORDINARY, PHOTOS, SIZE = 12, 6, 96
+ORDINARY, PHOTOS, SIZE = 5, 6, 96
 HOSTILE_NAME = '<script>alert("name")</script>'
 HOSTILE_CAPTIONS = [
     '<script src="https://evil.example/x.js"></script>',
@@ -23,7 +24,7 @@ HOSTILE_CAPTIONS = [
 ]
 
 
-def plant(folder: Path, *extra: str) -> Path:
+def plant(folder: Path, *extra: str, broken: bool = True) -> Path:
     """Draw photos, write a manifest, and build a dataset below a folder; its path."""
     source = folder / "photos"
     source.mkdir(parents=True)
@@ -31,11 +32,11 @@ def plant(folder: Path, *extra: str) -> Path:
     world = SyntheticWorld(11, ORDINARY + 11, 30, SIZE)
     for i in range(ORDINARY):
         writer.add(world, i, f"ordinary {i:02d}")
-    _plant_flaws(writer, world)
+    _plant_flaws(writer, world, broken)
     write_manifest(source / "manifest.jsonl", writer.entries)
     asked = ["--source", str(source), "--out", str(folder / "data"), "--held-out", "1"]
     # With this seed an ordinary person is held out.
-    assert build.main([*asked, "--seed", "1", "--longest-side", "96", *extra]) == 0
+    assert build.main([*asked, "--seed", "0", "--longest-side", "96", *extra]) == 0
     return folder / "data" / "id_clusters" / "1.0.0"
 
 
@@ -48,7 +49,7 @@ class _Writer:
     def add(self, world, i, identity, photos=PHOTOS, change=lambda image, entry, j: (image, entry)):
         """Add photos of a person, each changed; `change` may give bytes in place of an image."""
         for j in range(photos):
-            photo = world.photo(i, j)
+            photo = drawn(world, i, j)
             entry = PhotoEntry(
                 f"{i}_{j}.jpg",
                 identity,
@@ -63,6 +64,12 @@ class _Writer:
             self.entries.append(entry)
 
 
+@functools.cache
+def drawn(world, i, j):
+    """A photo, drawn once for all datasets."""
+    return world.photo(i, j)
+
+
 def jpeg(image, quality=92):
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
@@ -75,7 +82,7 @@ def damaged(data: bytes) -> bytes:
     return data[: scan + 200] + data[-2:]
 
 
-def _plant_flaws(writer, world):
+def _plant_flaws(writer, world, broken):
     start = ORDINARY
     writer.add(world, start, "alone", photos=1)
     writer.add(world, start + 1, "many", photos=30)
@@ -89,7 +96,7 @@ def _plant_flaws(writer, world):
     blur = ImageFilter.GaussianBlur(4)
     writer.add(world, start + 3, "blurred", change=lambda p, e, j: (p.filter(blur), e))
     writer.add(world, start + 4, "small", change=_small)
-    writer.add(world, start + 5, "broken", change=lambda p, e, j: (_broken(p, j), e))
+    writer.add(world, start + 5, "broken", change=lambda p, e, j: (_broken(p, j < 2 * broken), e))
     lying = ((50.0, 20.0), (52.0, 60.0), (60.0, 40.0), (70.0, 30.0), (70.0, 50.0))
     writer.add(world, start + 6, "lying", change=lambda p, e, j: (p, replace(e, landmarks=lying)))
     writer.add(world, start + 7, "bare", change=_bare)
@@ -98,13 +105,13 @@ def _plant_flaws(writer, world):
     writer.add(world, start + 9, "cut", change=_cut)
     said = lambda p, e, j: (  # noqa: E731
         p,
-        replace(e, caption=HOSTILE_CAPTIONS[j], provenance=HOSTILE_CAPTIONS[j % 3], landmarks=None),
+        replace(e, caption=HOSTILE_CAPTIONS[j], provenance=HOSTILE_CAPTIONS[j], landmarks=None),
     )
     writer.add(world, start + 10, HOSTILE_NAME, change=said)
 
 
-def _broken(image, j):
-    return damaged(jpeg(image)) if j < 2 else image
+def _broken(image, broken):
+    return damaged(jpeg(image)) if broken else image
 
 
 def _small(image, entry, j):

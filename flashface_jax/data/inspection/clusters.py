@@ -19,6 +19,7 @@ CaptionCut = Callable[[str], bool]
 
 OTHER_PROVENANCES = "(others)"
 MOST_PROVENANCES = 10_000  # different ones that are counted each on its own
+LONGEST_PROVENANCE = 1000
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _ticked(
 
 def _count(counts: Counter[str], provenances: Iterable[str]) -> None:
     """Count provenances without keeping ever more different ones."""
-    for provenance in provenances:
+    for provenance in (whole[:LONGEST_PROVENANCE] for whole in provenances):
         known = provenance in counts or len(counts) < MOST_PROVENANCES
         counts[provenance if known else OTHER_PROVENANCES] += 1
 

@@ -21,7 +21,6 @@ from flashface_jax.data.inspection.reading import (
     MOST_OF_A_CLUSTER,
     bytes_on_disk,
     choose_identities,
-    open_photos,
     some_of,
 )
 from flashface_jax.data.inspection.report import Build, Report
@@ -90,9 +89,9 @@ def inspect_dataset(
     """Look at some splits of a dataset, with progress bars.
 
     Raises:
-        ValueError: there is no such split, or its files cannot be opened.
+        ValueError: there is no such split.
     """
-    opened = {split: _photos(dataset, split) for split in splits}
+    opened = {split: dataset.photos(split) for split in splits}
     verifications = [verify(dataset, split, options.threads) for split in splits if options.verify]
     how = Measuring(options.limits, _caption_cut(tokenizer), options.threads)
     numbers, clusters = [], []
@@ -131,12 +130,6 @@ def describe_build(dataset: IdClusters) -> Build:
         outcomes=dict(metadata.get("outcomes", {})),
         notes=dict(metadata.get("notes", {})),
     )
-
-
-def _photos(dataset: IdClusters, split: str) -> Photos:
-    photos = open_photos(dataset, split)
-    assert photos is not None  # only face crops need not be there
-    return photos
 
 
 def _caption_cut(tokenizer: Tokenizer | None) -> CaptionCut | None:

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 LONGEST = 300
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def plain(value: str, most: int = LONGEST) -> str:
@@ -49,17 +50,13 @@ def _cells(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
     return "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in pairs)
 
 
-def size(number: float) -> str:
+def size(count: int) -> str:
     """Bytes as people write them."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return (
-                f"{number:.0f} {unit}"
-                if number >= 10 or unit == "bytes"
-                else f"{number:.1f} {unit}"
-            )
-        number /= 1000
-    return f"{number:.1f} TB"
+    if count < 1000:
+        return counted(count, "byte")
+    power = min(len(UNITS) - 1, (len(str(count)) - 1) // 3)
+    value = count / 1000**power
+    return f"{value:.0f} {UNITS[power]}" if value >= 10 else f"{value:.1f} {UNITS[power]}"
 
 
 def counted(number: int, one: str, several: str = "") -> str:

@@ -7,7 +7,7 @@ content security policy still lets nothing run and nothing be fetched.
 import string
 from importlib import resources
 
-from flashface_jax.data.inspection.markup import counted, table, text
+from flashface_jax.data.inspection.markup import attribute, counted, table, text
 from flashface_jax.data.inspection.page_numbers import build_numbers, rates, split_numbers
 from flashface_jax.data.inspection.page_pictures import (
     ordinary_clusters,
@@ -43,6 +43,7 @@ def page(report: Report) -> str:
     body = [f'<h2 id="{name}">{SECTIONS[name]}</h2>\n{said}' for name, said in shown.items()]
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
+        title=attribute(report.build.name),
         name=text(report.build.name),
         read=_read(report),
         verdict="".join(_verdict(verification) for verification in report.verifications),

@@ -48,13 +48,11 @@ def _title(measure: Measure) -> str:
 
 def _measures(split: SplitStatistics) -> str:
     head = ["", "smallest", "5 %", "median", "mean", "95 %", "largest"]
+    names = ("smallest", "low", "median", "mean", "high", "largest")
     rows = [
-        [measure.name, *(number(value) for value in (
-            measure.smallest, measure.low, measure.median, measure.mean, measure.high,
-            measure.largest,
-        ))]
+        [measure.name, *(number(getattr(measure, name)) for name in names)]
         for measure in split.measures.values()
-    ]  # fmt: skip
+    ]
     return table(head, rows, numbers=range(1, 7))
 
 

@@ -1,33 +1,17 @@
 """Reading photos of a dataset that may be damaged anywhere."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from jaxtyping import Int64
 
-from flashface_jax.data.dataset import NAME, REFERENCES, IdClusters, PhotoRecord, Photos
+from flashface_jax.data.dataset import NAME, REFERENCES, PhotoRecord, Photos
 from flashface_jax.errors import sentence
 
 # What ArrayRecord (RuntimeError), TFDS and UTF-8 raise on a damaged file.
 DAMAGED = (RuntimeError, DecodeError, ValueError, KeyError, OSError)
 MOST_OF_A_CLUSTER = 200
-
-
-def open_photos(dataset: IdClusters, split: str, *, references: bool = False) -> Photos | None:
-    """The photos of a split, or their face crops, which need not be stored.
-
-    Raises:
-        ValueError: there is no such split, or its files are damaged or missing.
-    """
-    try:
-        return dataset.references(split) if references else dataset.photos(split)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{dataset.path}: the files of {split} cannot be opened ({sentence(error)}) Restore "
-            "them from a copy, or build the dataset again."
-        ) from error
 
 
 def read_record(photos: Photos, position: int) -> PhotoRecord | str:
@@ -77,9 +61,3 @@ def bytes_on_disk(directory: Path, split: str) -> tuple[int, int]:
         for name in (split, split + REFERENCES)
     ]
     return sizes[0], sizes[1]
-
-
-def shown(names: Sequence[str], most: int) -> str:
-    """Names in a line, the first ones if there are many."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -68,5 +68,11 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether no verification found anything wrong."""
-        return all(verification.whole for verification in self.verifications)
+        """Whether every record that was read could be, and no verification found a fault."""
+        return not self.unreadable and all(check.whole for check in self.verifications)
+
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """Splits with records that could not be read, and how many."""
+        found = {split.split: split.counts["unreadable record"] for split in self.splits}
+        return {split: count for split, count in found.items() if count}

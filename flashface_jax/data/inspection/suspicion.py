@@ -93,7 +93,7 @@ def suspicions(
 
 def rank(found: Iterable[Suspicion]) -> float:
     """How suspicious a cluster is: the number of suspicions, and the share of photos of each."""
-    return sum(1 + suspicion.share for suspicion in found)
+    return float(sum(1 + suspicion.share for suspicion in found))
 
 
 def tiny(facts: Facts, limits: Limits) -> np.ndarray:
