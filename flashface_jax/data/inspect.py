@@ -3,11 +3,11 @@
     python -m flashface_jax.data.inspect data --out inspection
     python -m flashface_jax.data.inspect data --verify
 
-Writes OUT/report.html (one page that needs nothing else: numbers, suspicious clusters with their
-photos, and what the model sees; 12 MB at most with the defaults), the same pictures as PNG files, OUT/statistics.json and
-OUT/datasheet.md. By default some thousand photos of each split are read, all of some people, drawn
-with a seed; the sizes of clusters are always those of the whole dataset. The page and the pictures
-show faces and names: keep them as private as the dataset.
+Writes OUT/report.html (one page that needs nothing else, 12 MB at most with the default options:
+numbers, suspicious clusters with their photos, and what the model sees), the same pictures as PNG
+files, OUT/statistics.json and OUT/datasheet.md. By default some thousand photos of each split are
+read, all of some people, drawn with a seed; the sizes of clusters are always those of the whole
+dataset. The page and the pictures show faces and names: keep them as private as the dataset.
 
 --verify reads every record, decodes every picture and computes the checksum of the contents anew;
 the command exits with 1 if something is wrong, and names it, as it does without --verify if a
