@@ -67,6 +67,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=default.samples,
         help="training samples to show, 50 at most (default: %(default)s)",
     )
+    _add_training_options(parser)
+    return parser.parse_args(arguments)
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Options of what the model sees, and how fast."""
+    default, add = InspectOptions(), parser.add_argument
     for name, of in {"image": "targets", "reference": "references"}.items():
         size = getattr(default, f"{name}_size")
         said = f"side of the samples' {of} in pixels (default: %(default)s)"
@@ -84,7 +91,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=default.threads,
         help="photos read at the same time (default: the machine's cores)",
     )
-    return parser.parse_args(arguments)
 
 
 def run(asked: argparse.Namespace) -> tuple[Report, list[Path]]:

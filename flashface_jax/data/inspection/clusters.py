@@ -1,15 +1,17 @@
 """Every photo that is read, measured; cluster by cluster, in parallel."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from flashface_jax.data.dataset import PhotoRecord, Photos
+from flashface_jax.data.dataset import Photos
 from flashface_jax.data.inspection.facts import Facts, PhotoFacts, measure, table
 from flashface_jax.data.inspection.reading import read_record
 from flashface_jax.data.inspection.suspicion import Limits, Suspicion, rank, suspicions
@@ -88,44 +90,40 @@ def measure_clusters(
     median = float(np.median(photos.clusters.sizes))
     total = sum(len(which) for _, which in chosen)
     found = Measured([], Counter())
+    read = functools.partial(_read, photos, how.caption_cut)
     with (
         ThreadPoolExecutor(how.threads) as pool,
         tqdm(total=total, desc=f"measuring {split}", unit="photo") as bar,
     ):
-
-        def one(position: int) -> tuple[PhotoFacts, PhotoRecord | None]:
-            record = read_record(photos, position)
-            if isinstance(record, str):
-                return PhotoFacts(position, readable=False, decodes=False), None
-            cut = how.caption_cut is not None and how.caption_cut(record.caption)
-            return measure(position, record, cut), _words(record)
-
         for number, which in chosen:
-            first = photos.clusters.photos_of(number).start
-            measured = _ticked(pool.map(one, [first + i for i in which]), bar)
-            records = [record for _, record in measured if record is not None]
-            _count(found.provenances, (record.provenance for record in records))
-            facts, captions = table([fact for fact, _ in measured]), {r.caption for r in records}
-            size = int(photos.clusters.sizes[number])
-            odd = suspicions(facts, captions, size, median, how.limits)
+            places = photos.clusters.photos_of(number)
+            facts, words = [], []
+            for fact, said in pool.map(read, [places[i] for i in which]):
+                facts.append(fact)
+                words += [] if said is None else [said]
+                bar.update()
+            _count(found.provenances, (said.provenance for said in words))
+            measured, captions = table(facts), {said.caption for said in words}
+            odd = tuple(suspicions(measured, captions, len(places), median, how.limits))
             name = photos.clusters.identities[number]
-            found.clusters.append(Cluster(split, number, name, size, facts, tuple(odd)))
+            found.clusters.append(Cluster(split, number, name, len(places), measured, odd))
     return found
 
 
-def _words(record: PhotoRecord) -> PhotoRecord:
-    """A record without its picture."""
-    return PhotoRecord(**{**vars(record), "jpeg": b""})
+class _Words(NamedTuple):
+    caption: str
+    provenance: str
 
 
-def _ticked(
-    measured: Iterable[tuple[PhotoFacts, PhotoRecord | None]], bar: tqdm
-) -> list[tuple[PhotoFacts, PhotoRecord | None]]:
-    found = []
-    for pair in measured:
-        found.append(pair)
-        bar.update()
-    return found
+def _read(
+    photos: Photos, caption_cut: CaptionCut | None, position: int
+) -> tuple[PhotoFacts, _Words | None]:
+    """Facts and words of the photo at a position, as far as it can be read."""
+    record = read_record(photos, position)
+    if isinstance(record, str):
+        return PhotoFacts(position, readable=False, decodes=False), None
+    cut = caption_cut is not None and caption_cut(record.caption)
+    return measure(position, record, cut), _Words(record.caption, record.provenance)
 
 
 def _count(counts: Counter[str], provenances: Iterable[str]) -> None:
