@@ -104,7 +104,7 @@ def test_statistics_equal_the_planted_ones(numbers, planted):
     assert counts["face cut by the border"] == 6
     assert counts["face under 8 pixels"] == 1
     assert counts["eye line over 40 degrees"] == 6
-    assert counts["same picture as another"] == 3
+    assert counts["near-identical to another"] == 3
     assert counts["face blurred"] >= 6
     assert "caption cut by the text tower" not in counts, "nobody knows without a tokenizer"
     provenances = dict(train["provenances"])
@@ -141,7 +141,7 @@ def test_suspicions_are_told_with_their_numbers(inspected):
     text = " ".join(parsed(inspected).text)
     for words in (
         "30 photos, 5.0 times the median of 6",
-        "3 of 8 faces the same picture as another",
+        "3 of 8 faces near-identical to another",
         "2 of 6 photos do not decode",
         "all 6 photos have the same caption",
         "1 photo: training leaves this person out",

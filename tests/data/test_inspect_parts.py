@@ -81,7 +81,7 @@ def test_nothing_is_odd_about_fine_photos():
         (
             "same_pictures",
             {"face_hash": [(1, 2, 3, 4), (1, 2, 3, 4 + 2**20)]},
-            "2 of 20 faces the same picture as another",
+            "2 of 20 faces near-identical to another",
         ),
     ],
 )

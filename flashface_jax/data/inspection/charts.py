@@ -8,7 +8,7 @@ from flashface_jax.data.inspection.statistics import Histogram, Measure
 
 WIDTH, HEIGHT = 400, 170
 LEFT, RIGHT, TOP, BOTTOM = 4, 4, 24, 24
-WIDEST = 60.0
+WIDEST = 80.0
 LABELS = 5  # at most, below the bars
 BACKGROUND, BAR, INK = (255, 255, 255), (70, 120, 190), (40, 40, 40)
 

@@ -102,7 +102,7 @@ def _method(limits: Limits) -> str:
     rows = [[text(name.replace("_", " ")), text(words)] for name, words in SUSPICIONS.items()]
     return (
         f"<p>Tiny is under {limits.tiny_face:.0f} pixels, a quarter of a reference's side. Faces "
-        f"are the same picture where at most {limits.hash_bits} of the 256 bits of their hashes "
+        f"are near-identical where at most {limits.hash_bits} of the 256 bits of their hashes "
         "differ. Blurred, tiny, cut or steep faces and missing captions or landmarks are named "
         "where they concern "
         f"{100 * limits.share:.0f} % of a cluster or more.</p>"

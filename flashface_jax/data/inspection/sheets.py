@@ -29,7 +29,7 @@ BOX, POINT, EDGE = (255, 210, 0), (0, 230, 255), (0, 0, 0)
 REMARKS = {
     "unreadable": "unreadable",
     "undecodable": "does not decode",
-    "same_pictures": "same picture",
+    "same_pictures": "near-identical",
     "face_sizes": "extreme size",
     "tiny_faces": "tiny",
     "blurred_faces": "blurred",

@@ -111,7 +111,7 @@ def split_statistics(
     """
     facts = all_facts(measured.clusters)
     listed, others = most_common(measured.provenances)
-    found = {**counts(facts, how.limits), "same picture as another": _same(measured.clusters)}
+    found = {**counts(facts, how.limits), "near-identical to another": _same(measured.clusters)}
     if how.caption_cut is not None:
         found["caption cut by the text tower"] = int(facts["caption_cut"].sum())
     return SplitStatistics(
