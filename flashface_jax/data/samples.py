@@ -8,6 +8,7 @@ import cv2
 import grain
 import numpy as np
 from absl import logging
+from jaxtyping import UInt8
 
 from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.draws import Draw, DrawOptions, draw_sample
@@ -61,25 +62,47 @@ class PhotoPool:
         return np.flatnonzero(self.photos.clusters.sizes >= 2)
 
 
-class MakeSample(grain.transforms.RandomMap):
-    """Makes the sample of a usable identity. Nothing but its random numbers decides what is drawn.
+@dataclass(frozen=True)
+class DrawnSample:
+    """A sample as pictures, and which photos they are of.
+
+    Attributes:
+        identity: number of the person.
+        draw: what was drawn, and left out.
+        target: the photo of the target.
+        references: the photos or stored face crops of the references.
+        pixels: the target at the model's size.
+        mask: of its face, of 0 and 1 on the latent's grid.
+        crops: the references at the model's size.
+        failures: photos that did not decode and were passed over.
+    """
+
+    identity: int
+    draw: Draw
+    target: PhotoRecord
+    references: tuple[PhotoRecord, ...]
+    pixels: UInt8[np.ndarray, "S S 3"]
+    mask: UInt8[np.ndarray, "h w 1"]
+    crops: tuple[UInt8[np.ndarray, "R R 3"], ...]
+    failures: int
+
+
+class DrawSample(grain.transforms.RandomMap):
+    """Draws the sample of a usable identity. Nothing but its random numbers decides what is drawn.
 
     A photo that does not decode is passed over for the identity's next one in the drawn order; an
     identity without a target and a reference that decode is passed over for the next identity.
     Both are counted, and each photo is named once by every process that meets it.
     """
 
-    def __init__(
-        self, pool: PhotoPool, tokenizer: Tokenizer, shape: SampleShape, options: DrawOptions
-    ):
+    def __init__(self, pool: PhotoPool, shape: SampleShape, options: DrawOptions):
         self._photos, self._usable = pool.photos, pool.usable
         self._references = pool.photos if pool.crops is None else pool.crops
         self._cut = crop_reference if pool.crops is None else stored_reference
-        self._tokenizer, self._shape, self._options = tokenizer, shape, options
-        self._empty_tokens = tokenizer([""])[0]
+        self._shape, self._options = shape, options
         self._named: set[str] = set()
 
-    def random_map(self, element: int, rng: np.random.Generator) -> Sample:
+    def random_map(self, element: int, rng: np.random.Generator) -> DrawnSample:
         """Draw one sample.
 
         Raises:
@@ -91,48 +114,49 @@ class MakeSample(grain.transforms.RandomMap):
             identity = int(self._usable[(element + further) % len(self._usable)])
             photos = self._photos.clusters.photos_of(identity)
             draw = draw_sample(rng, len(photos), self._options)
-            sample = self._make(iter([photos[i] for i in draw.order]), draw, failures)
-            if sample is not None:
+            order = iter([photos[i] for i in draw.order])
+            target = next(_decoded(self._photos, order, failures), None)
+            crops = () if draw.drop_references else tuple(self._crops(order, draw, failures))
+            if target is not None and (crops or draw.drop_references):
                 self._name(failures)
-                return {**sample, REPLACED: np.array(len(failures), np.int32)}
+                return self._shown(identity, draw, target, crops, len(failures))
         raise ValueError("No identity has two photos that decode: build the dataset again.")
 
-    def _make(self, order: Iterator[int], draw: Draw, failures: list[str]) -> Sample | None:
-        """The sample, or None if too few photos decode."""
-        target = next(_decoded(self._photos, order, failures), None)
-        if target is None:
-            return None
+    def _shown(
+        self,
+        identity: int,
+        draw: Draw,
+        target: tuple[Picture, PhotoRecord],
+        crops: tuple[tuple[np.ndarray, PhotoRecord], ...],
+        failures: int,
+    ) -> DrawnSample:
         picture, record = target
         shown = mirrored(picture) if draw.flips[0] else picture
         pixels, mask = target_and_mask(shown, self._shape.image_size, self._shape.stride)
-        crops = [] if draw.drop_references else self._crops(order, draw, failures)
-        if not crops and not draw.drop_references:
-            return None
-        most, side = self._options.max_references, self._shape.reference_size
-        references = np.zeros((most, side, side, 3), np.uint8)
-        for place, crop in enumerate(crops):
-            references[place] = crop
-        empty = draw.drop_text or not record.caption
-        return {
-            "target": pixels,
-            "face_mask": np.zeros_like(mask) if draw.drop_face_mask else mask,
-            "tokens": self._empty_tokens if empty else self._tokenizer([record.caption])[0],
-            "references": references,
-            "reference_valid": np.arange(most) < len(crops),
-        }
+        return DrawnSample(
+            identity=identity,
+            draw=draw,
+            target=record,
+            references=tuple(record for _, record in crops),
+            pixels=pixels,
+            mask=mask,
+            crops=tuple(crop for crop, _ in crops),
+            failures=failures,
+        )
 
-    def _crops(self, order: Iterator[int], draw: Draw, failures: list[str]) -> list[np.ndarray]:
+    def _crops(
+        self, order: Iterator[int], draw: Draw, failures: list[str]
+    ) -> Iterator[tuple[np.ndarray, PhotoRecord]]:
         """As many face crops as were drawn, of the photos that come next in the order."""
         pictures = _decoded(self._references, order, failures)
         varied = zip(draw.flips[1:], draw.colours, strict=True)
-        crops = []
         for flip, colours in itertools.islice(varied, draw.references):
             decoded = next(pictures, None)
             if decoded is None:
                 break
             picture = mirrored(decoded[0]) if flip else decoded[0]
-            crops.append(vary_colours(self._cut(picture, self._shape.reference_size), colours))
-        return crops
+            crop = vary_colours(self._cut(picture, self._shape.reference_size), colours)
+            yield crop, decoded[1]
 
     def _name(self, failures: list[str]) -> None:
         """Say once of every photo that it does not decode."""
@@ -140,6 +164,39 @@ class MakeSample(grain.transforms.RandomMap):
             if failure not in self._named:
                 self._named.add(failure)
                 logging.warning("%s; another photo of this person takes its place", failure)
+
+
+class MakeSample(grain.transforms.RandomMap):
+    """Makes the sample of a usable identity: what `DrawSample` draws, as arrays of fixed shapes."""
+
+    def __init__(
+        self, pool: PhotoPool, tokenizer: Tokenizer, shape: SampleShape, options: DrawOptions
+    ):
+        self._drawing = DrawSample(pool, shape, options)
+        self._tokenizer, self._shape = tokenizer, shape
+        self._most_references = options.max_references
+        self._empty_tokens = tokenizer([""])[0]
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Sample:
+        """Make one sample.
+
+        Raises:
+            ValueError: no identity has two photos that decode.
+        """
+        drawn = self._drawing.random_map(element, rng)
+        most, side = self._most_references, self._shape.reference_size
+        references = np.zeros((most, side, side, 3), np.uint8)
+        for place, crop in enumerate(drawn.crops):
+            references[place] = crop
+        caption = "" if drawn.draw.drop_text else drawn.target.caption
+        return {
+            "target": drawn.pixels,
+            "face_mask": np.zeros_like(drawn.mask) if drawn.draw.drop_face_mask else drawn.mask,
+            "tokens": self._tokenizer([caption])[0] if caption else self._empty_tokens,
+            "references": references,
+            "reference_valid": np.arange(most) < len(drawn.crops),
+            REPLACED: np.array(drawn.failures, np.int32),
+        }
 
 
 def _decoded(
