@@ -158,6 +158,7 @@ class IdClusters:
         where = self.metadata["clusters"][split]
         clusters = Clusters(where["identity"], np.array(where["offset"], np.int64))
         _allow_open_files()
+        self._check_files(records)
         source = self._builder.as_data_source(
             records, decoders={"image": tfds.decode.SkipDecoding()}
         )
@@ -167,6 +168,19 @@ class IdClusters:
                 f"{clusters.offsets[-1]}: it is damaged, build it again."
             )
         return Photos(source, clusters)
+
+    def _check_files(self, split: str) -> None:
+        """Raise a ValueError if a file of a split is missing or not as long as it was."""
+        info, size = self._builder.info.splits[split], 0
+        for file in info.filepaths:
+            if not file.exists():
+                raise ValueError(f"{file} is missing: copy the dataset again, or build it again.")
+            size += file.stat().length
+        if size != info.num_bytes:
+            raise ValueError(
+                f"The files of {self.path}, {split}, have {size} bytes in place of "
+                f"{int(info.num_bytes)}: copy the dataset again, or build it again."
+            )
 
 
 def _allow_open_files() -> None:

@@ -87,6 +87,18 @@ def test_records_and_metadata_that_disagree_are_refused(dataset, tmp_path):
         IdClusters(place).photos("train")
 
 
+def test_files_that_are_missing_or_cut_off_are_named(dataset, tmp_path):
+    place = tmp_path / "copy"
+    shutil.copytree(dataset.path, place)
+    (shard,) = place.glob("*train*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"copy, train, have \d+ bytes in place of \d+: copy"):
+        IdClusters(place).photos("train")
+    shard.unlink()
+    with pytest.raises(ValueError, match="00000-of-00001 is missing: copy the dataset again"):
+        IdClusters(place).photos("train")
+
+
 def test_reading_needs_no_tensorflow(dataset):
     program = (
         "import sys; from pathlib import Path; from flashface_jax.data.dataset import IdClusters\n"

@@ -458,15 +458,23 @@ def test_what_cannot_be_inspected_is_named(planted, tmp_path, capsys):
     assert not (tmp_path / "out").exists(), "nothing is half written"
 
 
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("damage", ["gone", "cut off"])
-def test_a_missing_or_cut_shard_is_named(planted, tmp_path, capsys, damage):
+@pytest.mark.parametrize(("kept", "named"), [(0, "is missing"), (-5000, "bytes in place of")])
+def test_a_missing_or_cut_shard_is_named(planted, tmp_path, capsys, kept, named):
     dataset = copy(planted, tmp_path)
     shard = shard_of(dataset)
-    if damage == "gone":
-        shard.unlink()
-    else:
-        shard.write_bytes(shard.read_bytes()[:-5000])
+    whole = shard.read_bytes()
+    shard.unlink()
+    if kept:
+        shard.write_bytes(whole[:kept])
+    assert named in failure([str(dataset), "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_overwritten_shard_is_named(planted, tmp_path, capsys):
+    dataset = copy(planted, tmp_path)
+    shard = shard_of(dataset)
+    shard.write_bytes(shard.read_bytes()[:-5000] + bytes(5000))
     assert run(dataset, tmp_path) == 1
     said = capsys.readouterr()
     assert (
