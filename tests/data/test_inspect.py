@@ -474,7 +474,7 @@ def test_a_missing_or_cut_shard_is_named(planted, tmp_path, capsys, kept, named)
 def test_an_overwritten_shard_is_named(planted, tmp_path, capsys):
     dataset = copy(planted, tmp_path)
     shard = shard_of(dataset)
-    shard.write_bytes(shard.read_bytes()[:-5000] + bytes(5000))
+    shard.write_bytes(shard.read_bytes()[:-70_000] + bytes(70_000))
     assert run(dataset, tmp_path) == 1
     said = capsys.readouterr()
     assert (
