@@ -18,7 +18,8 @@ OUT/outcomes.jsonl. Stopped at any moment, the same command goes on.
 import argparse
 import contextlib
 import io
-import json
+import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,13 +30,14 @@ import tensorflow_datasets as tfds
 from flashface_jax.data.building.examination import DROPS, NOTES, Form
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.building.removals import Removals, read_removals
-from flashface_jax.data.building.staging import read_remarkable, remove_staging
-from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder, only_build
+from flashface_jax.data.id_clusters.id_clusters_dataset_builder import (
+    OUTCOMES,
+    Builder,
+    only_build,
+)
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence
-from flashface_jax.files import require_writable, whole_file
-
-OUTCOMES = "outcomes.jsonl"
+from flashface_jax.files import require_writable
 
 
 def build(source: Path, out: Path, options: BuildOptions) -> Path:
@@ -51,33 +53,33 @@ def build(source: Path, out: Path, options: BuildOptions) -> Path:
 
     Raises:
         ValueError: there is no manifest, the dataset exists already, or nothing can be kept.
+        OSError: something cannot be written, as on a full disk.
     """
-    find_manifest(source)
+    manifest = find_manifest(source)
     require_writable(out)
     with only_build(out):
         builder = Builder(source=source, options=options, data_dir=out)
         place = Path(builder.data_dir)
-        # A build that was killed at its very end has both.
-        if place.exists() and not builder.staging_path.exists():
+        if place.exists() and not builder.is_unfinished(manifest):
             raise ValueError(f"{place} exists already: remove it, or build into another directory.")
-        for left in place.parent.glob(f"{place.name}.incomplete*"):  # of a build that was killed
-            tfds.core.Path(left).rmtree()
-        tfds.disable_progress_bar()  # the builder shows its own
-        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(  # does nothing where the dataset is whole already
-                download_dir=unused,
-                download_config=tfds.download.DownloadConfig(compute_stats="skip"),
-            )
-        _write_outcomes(out / OUTCOMES, builder.staging_path)
-        remove_staging(builder.staging_path)
+        for left in place.parent.glob(f"incomplete.*_{place.name}"):  # by a build that was killed
+            shutil.rmtree(left)
+        try:
+            _run(builder)
+        except sqlite3.Error as error:
+            raise OSError(f"{builder.staging_path}: {error}") from error
     return place
 
 
-def _write_outcomes(path: Path, staging: Path) -> None:
-    """Name every photo that was dropped, or kept with a note."""
-    with whole_file(path) as draft, draft.open("w") as file:
-        for remarkable in read_remarkable(staging):
-            file.write(json.dumps(remarkable) + "\n")
+def _run(builder: Builder) -> None:
+    """Build, or finish what was killed at its very end."""
+    tfds.disable_progress_bar()  # the builder shows its own
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(  # does nothing where the dataset is whole already
+            download_dir=unused,
+            download_config=tfds.download.DownloadConfig(compute_stats="skip"),
+        )
+    builder.finish()
 
 
 def summary(place: Path) -> str:

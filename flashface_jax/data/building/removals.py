@@ -6,11 +6,11 @@ A text file; a line names a person or a photo, `#` begins a comment:
     source_id: flickr/123
 """
 
+import unicodedata
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashface_jax.data.manifest import PhotoEntry
 from flashface_jax.errors import sentence, shortened
 
 KINDS = ("identity", "source_id")
@@ -21,16 +21,21 @@ class Removals:
     """What a list of removals names.
 
     Attributes:
-        identities: people of whom no photo may stay.
-        source_ids: photos that may not stay.
+        identities: people of whom no photo may stay, as `plain` spells them.
+        source_ids: photos that may not stay, likewise.
     """
 
     identities: Set[str] = field(default_factory=frozenset)
     source_ids: Set[str] = field(default_factory=frozenset)
 
-    def name(self, entry: PhotoEntry) -> bool:
+    def name(self, identity: str, source_id: str) -> bool:
         """Whether a photo is on the list."""
-        return entry.identity in self.identities or entry.source_id in self.source_ids
+        return plain(identity) in self.identities or plain(source_id) in self.source_ids
+
+
+def plain(name: str) -> str:
+    """A name however its accents are put together and its words set apart: lists are typed."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def read_removals(path: Path) -> Removals:
@@ -40,7 +45,7 @@ def read_removals(path: Path) -> Removals:
         ValueError: naming the file and the line that cannot be understood.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"The list of removals {path} cannot be read: {sentence(error)}"
@@ -56,5 +61,5 @@ def read_removals(path: Path) -> Removals:
                 f"{path}, line {number}: {shortened(said)} removes nothing: write "
                 "'identity: NAME' or 'source_id: ID'."
             )
-        named[kind.strip()].add(value.strip())
+        named[kind.strip()].add(plain(value))
     return Removals(frozenset(named["identity"]), frozenset(named["source_id"]))

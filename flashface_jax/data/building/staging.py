@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashface_jax.data.building.examination import Dropped, Kept, record_digest
+from flashface_jax.data.building.examination import UNREADABLE, Dropped, Kept, record_digest
 from flashface_jax.data.building.removals import Removals
 from flashface_jax.data.manifest import Line, PhotoEntry, readable
 from flashface_jax.from_json import from_json
@@ -63,8 +63,12 @@ class Staging:
         self._db.close()
 
     def fill(self, lines: Iterable[Line], removals: Removals) -> None:
-        """Take in the manifest, all of it or nothing; once is enough."""
+        """Take in the manifest, all of it or nothing; once is enough.
+
+        What could not be read before a stop is looked at again: its cause may be gone.
+        """
         if self._fact("filled"):
+            self._forget_unreadable()
             return
         with self._db:
             self._db.executemany(
@@ -81,6 +85,27 @@ class Staging:
                 "WHERE other.source_id = photos.source_id AND other.line < photos.line)"
             )
             self._set_fact("filled", "yes")
+
+    def _forget_unreadable(self) -> None:
+        """Take back that photos were dropped for what their files were."""
+        with self._db:
+            self._db.execute(
+                "UPDATE photos SET outcome = NULL, detail = NULL "
+                f"WHERE outcome IN ({', '.join('?' * len(UNREADABLE))})",
+                UNREADABLE,
+            )
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a fact about the build."""
+        with self._db:
+            self._set_fact(name, value)
+
+    def first_dropped(self) -> tuple[int, str] | None:
+        """The first line that was dropped, and why, in a sentence."""
+        row = self._db.execute(
+            "SELECT line, detail FROM photos WHERE outcome != 'kept' ORDER BY line LIMIT 1"
+        ).fetchone()
+        return row and (row[0], row[1])
 
     def count(self, *, pending: bool = False) -> int:
         """Lines in all, or those not examined yet."""
@@ -168,7 +193,7 @@ class Staging:
     def _drop(self, line: int, dropped: Dropped) -> None:
         self._db.execute(
             "UPDATE photos SET outcome = ?, detail = ? WHERE line = ?",
-            (dropped.reason, dropped.detail, line),
+            (dropped.reason, readable(dropped.detail), line),  # which may name the file
         )
 
     def _keep(self, line: int, kept: Kept) -> None:
@@ -197,7 +222,14 @@ class Staging:
         return row[0] if row else None
 
     def _set_fact(self, name: str, value: str) -> None:
-        self._db.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """What a build noted; nothing if the file is none of a build."""
+    with contextlib.closing(_open(path)) as db, contextlib.suppress(sqlite3.DatabaseError):
+        return dict(db.execute("SELECT name, value FROM facts"))
+    return {}
 
 
 def read_places(path: Path, split: str, start: int, stop: int) -> Iterator[Staged]:
@@ -248,7 +280,9 @@ def _row(line: Line, removals: Removals) -> tuple[object, ...]:
     if entry is None:
         return line.number, None, None, None, "malformed_line", line.problem, ""
     notes = [name for name, holds in _line_notes(line, entry).items() if holds]
-    outcome, detail = (None, None) if not removals.name(entry) else ("removed", "On the list.")
+    outcome, detail = (None, None)
+    if removals.name(entry.identity, entry.source_id):
+        outcome, detail = "removed", "On the list."
     text = json.dumps(entry.described())
     return line.number, entry.identity, entry.source_id, text, outcome, detail, " ".join(notes)
 
