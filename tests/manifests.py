@@ -103,9 +103,9 @@ def records(dataset):
     """All that a dataset's records say, by split, in order."""
     found = {}
     for split in dataset.splits:
-        found[split] = _all(dataset.photos(split))
+        found[split] = list(map(described, dataset.photos(split)))
         if dataset.reference_size:
-            found[split + REFERENCES] = _all(dataset.references(split))
+            found[split + REFERENCES] = list(map(described, dataset.references(split)))
     return found
 
 
@@ -115,7 +115,3 @@ def described(record):
     if values["landmarks"] is not None:
         values["landmarks"] = values["landmarks"].tolist()
     return values
-
-
-def _all(photos):
-    return [described(photos[i]) for i in range(len(photos))]
