@@ -28,12 +28,12 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from flashface_jax.data.building.examination import DROPS, NOTES, Form
+from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.building.removals import Removals, read_removals
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import (
     OUTCOMES,
     Builder,
-    only_build,
 )
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence
@@ -57,7 +57,7 @@ def build(source: Path, out: Path, options: BuildOptions) -> Path:
     """
     manifest = find_manifest(source)
     require_writable(out)
-    with only_build(out):
+    with alone_in(out):
         builder = Builder(source=source, options=options, data_dir=out)
         place = Path(builder.data_dir)
         if place.exists() and not builder.is_unfinished(manifest):

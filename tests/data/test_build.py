@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from flashface_jax.data import build as command
 from flashface_jax.data.building.arrangement import choose_splits
 from flashface_jax.data.building.examination import DROPS
+from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.dataset import IdClusters
-from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder, only_build
+from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder
 from flashface_jax.faces.align import reference_face
 from tests.manifests import (
     BOX,
@@ -390,9 +391,9 @@ def test_a_dataset_that_exists_is_not_touched(run, tmp_path):
 
 
 def test_a_second_build_into_a_directory_is_told_of_the_first(run, tmp_path):
-    with only_build(tmp_path / "out"):
+    with alone_in(tmp_path / "out"):
         status, _, err = run()
-    assert status == 1 and "Another build is at work in" in err
+    assert status == 1 and "Another build or removal is at work in" in err
     assert run()[0] == 0
 
 

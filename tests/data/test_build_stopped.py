@@ -106,7 +106,7 @@ def test_two_builds_at_once_do_not_meet(source, undisturbed, tmp_path, capsys):
     process.send_signal(signal.SIGSTOP)
     try:
         assert command.main(["--source", str(source), "--out", str(tmp_path), *WORDS]) == 1
-        assert "Another build is at work in" in capsys.readouterr().err
+        assert "Another build or removal is at work in" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGCONT)
     process.communicate()

@@ -1,7 +1,6 @@
 """The TFDS builder of `id_clusters`: from a manifest to ArrayRecord shards, without TensorFlow."""
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -34,6 +33,7 @@ from flashface_jax.files import whole_file
 Example = tuple[int, dict[str, Any]]
 REFERENCES = "_references"
 OUTCOMES = "outcomes.jsonl"
+STAGING = ".id_clusters-build.sqlite"
 NO_LANDMARKS = np.full((5, 2), -1, np.float32)
 FEATURES = {
     "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -83,7 +83,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     @property
     def staging_path(self) -> Path:
         """Where the build keeps what it knows so far."""
-        return Path(self.data_dir_root) / ".id_clusters-build.sqlite"
+        return Path(self.data_dir_root) / STAGING
 
     @property
     def outcomes_path(self) -> Path:
@@ -255,8 +255,8 @@ def _picture(folder: Path, staged: Staged) -> bytes:
         parts = None
     if parts is None or hashlib.sha256(parts.plain).digest() != staged.picture:
         raise ValueError(
-            f"{path} changed while the dataset was built: remove the build's file "
-            "(.id_clusters-build.sqlite) and build again."
+            f"{path} changed while the dataset was built: remove the build's file {STAGING} and "
+            "build again."
         )
     return parts.plain
 
@@ -268,19 +268,3 @@ class _Once(io.BytesIO):
         data = super().read(size)
         self.truncate(0)
         return data
-
-
-@contextlib.contextmanager
-def only_build(root: Path) -> Iterator[None]:
-    """Hold a directory for one build at a time; a killed build holds nothing.
-
-    Raises:
-        ValueError: another one is at work.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".id_clusters-build.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"Another build is at work in {root}: wait for it.") from error
-        yield
