@@ -16,6 +16,7 @@ from flashface_jax.data.building.arrangement import choose_splits
 from flashface_jax.data.building.examination import DROPS
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.id_clusters import id_clusters_dataset_builder as builder_module
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder
 from flashface_jax.faces.align import reference_face
 from tests.manifests import (
@@ -290,6 +291,13 @@ def test_tfds_builds_it_from_its_manual_directory(source, dataset, tmp_path):
     builder.download_and_prepare(download_dir=tmp_path / "unused", download_config=config)
     assert dict(builder.info.metadata["contents"]) == dataset.metadata["contents"]
     assert not builder.staging_path.exists() and len(outcomes(tmp_path)) > 0
+
+
+def test_the_dummy_data_of_tfds_own_test_are_whole(tmp_path):
+    dummy = Path(builder_module.__file__).with_name("dummy_data")
+    dataset = built(dummy, tmp_path, reference_size=32)
+    assert dataset.metadata["outcomes"] == {"kept": 3} and dataset.metadata["notes"] == {}
+    assert dataset.photos("train").clusters.sizes.tolist() == [2, 1]
 
 
 def test_beam_builds_the_same(source, dataset, tmp_path):

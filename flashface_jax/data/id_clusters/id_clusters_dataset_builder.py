@@ -151,6 +151,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         }
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
+        if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            return super()._example_writer()  # as `tfds build --file_format` asks
         return UncompressedWriter(file_format=self.info.file_format)
 
 
