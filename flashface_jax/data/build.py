@@ -31,10 +31,7 @@ from flashface_jax.data.building.examination import DROPS, NOTES, Form
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.building.removals import Removals, read_removals
-from flashface_jax.data.id_clusters.id_clusters_dataset_builder import (
-    OUTCOMES,
-    Builder,
-)
+from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence
 from flashface_jax.files import require_writable
@@ -60,11 +57,13 @@ def build(source: Path, out: Path, options: BuildOptions) -> Path:
     with alone_in(out):
         builder = Builder(source=source, options=options, data_dir=out)
         place = Path(builder.data_dir)
-        if place.exists() and not builder.is_unfinished(manifest):
-            raise ValueError(f"{place} exists already: remove it, or build into another directory.")
-        for left in place.parent.glob(f"incomplete.*_{place.name}"):  # by a build that was killed
-            shutil.rmtree(left)
         try:
+            if place.exists() and not builder.is_unfinished(manifest):
+                raise ValueError(
+                    f"{place} exists already: remove it, or build into another directory."
+                )
+            for left in place.parent.glob(f"incomplete.*_{place.name}"):  # by a killed build
+                shutil.rmtree(left)
             _run(builder)
         except sqlite3.Error as error:
             raise OSError(f"{builder.staging_path}: {error}") from error

@@ -18,6 +18,7 @@ from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.id_clusters import id_clusters_dataset_builder as builder_module
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder
+from flashface_jax.data.remove import remove
 from flashface_jax.faces.align import reference_face
 from tests.manifests import (
     BOX,
@@ -160,6 +161,32 @@ def test_nothing_to_keep_is_said_with_the_reasons(tmp_path):
     write_lines(tmp_path / "none", [b"", b" "])
     with pytest.raises(ValueError, match="is empty: write a line a photo"):
         built(tmp_path / "none", tmp_path / "other")
+
+
+def test_people_may_be_called_anything(tmp_path):
+    names = [
+        "Ann\nLee",
+        " Ann",
+        "Ann\0Lee",
+        "Ann\0",
+        "名前",
+        "\N{GRINNING FACE}\uffff",
+        "n" * 5000,
+        "../..",
+        "identity: x",
+        "'; DROP TABLE photos; --",
+    ]
+    lines = [line(f"{i}.jpg", name, source_id=name + "!") for i, name in enumerate(names)]
+    for i in range(len(names)):
+        write_photo(tmp_path, f"{i}.jpg", encoded(pixels(i)))
+    dataset = built(write_lines(tmp_path, lines), tmp_path / "out", held_out_names=("名前",))
+    photos = [*dataset.photos("train"), *dataset.photos("validation")]
+    assert [one.identity for one in photos[:-1]] == sorted(set(names) - {"名前"})
+    assert {one.source_id for one in photos} == {name + "!" for name in names}
+    (tmp_path / "list").write_text("identity: Ann Lee\nsource_id: Ann!\n")
+    remove(dataset.path, command.read_removals(tmp_path / "list"))
+    left = IdClusters(dataset.path).photos("train").clusters.identities
+    assert left == sorted(set(names) - {"Ann\nLee", " Ann", "名前"})
 
 
 # What the records say

@@ -126,10 +126,10 @@ def test_no_change_of_any_byte_ends_in_another_error():
     data = encoded(pixels(1, 16, 16), exif=exif(6))
     random = np.random.default_rng(0)
     read = 0
-    for _ in range(3000):
+    for _ in range(1000):
         damaged = bytearray(data)
         for place in random.integers(2, len(data), random.integers(1, 4)):
             damaged[place] = random.integers(256)
         with contextlib.suppress(DamagedJpegError):
             read += read_jpeg(bytes(damaged)) is not None
-    assert 500 < read < 3000
+    assert 150 < read < 1000

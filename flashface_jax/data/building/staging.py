@@ -4,17 +4,15 @@ Lines of the manifest come in, each is examined once, and the kept ones get thei
 splits. Memory stays small whatever their number.
 """
 
-import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from flashface_jax.data.building.examination import UNREADABLE, Dropped, Kept, record_digest
 from flashface_jax.data.building.removals import Removals
+from flashface_jax.data.building.staging_file import entry_of, open_staging, remove_staging
 from flashface_jax.data.manifest import Line, PhotoEntry, readable
-from flashface_jax.from_json import from_json
 
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
@@ -27,33 +25,16 @@ CREATE TABLE places (split TEXT, place INTEGER, line INTEGER, PRIMARY KEY (split
 """
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A photo that has its place.
-
-    Attributes:
-        entry: what is said of it.
-        picture: SHA-256 of its JPEG.
-        image: the JPEG if it was encoded anew; None if it is the photo's own without camera data.
-        reference: JPEG of the upright face crop, or None.
-    """
-
-    entry: PhotoEntry
-    picture: bytes
-    image: bytes | None
-    reference: bytes | None
-
-
 class Staging:
     """The file of one build; what another manifest or other options left in it is dropped."""
 
     def __init__(self, path: Path, fingerprint: str):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = _open(path)
+        self._db = open_staging(path)
         if self._fact("fingerprint") != fingerprint:
             self._db.close()
             remove_staging(path)
-            self._db = _open(path)
+            self._db = open_staging(path)
             with self._db:
                 self._db.executescript(TABLES)
                 self._set_fact("fingerprint", fingerprint)
@@ -117,7 +98,7 @@ class Staging:
         rows = self._db.execute(
             "SELECT line, entry FROM photos WHERE outcome IS NULL ORDER BY line LIMIT ?", (most,)
         )
-        return [(line, _entry(text)) for line, text in rows]
+        return [(line, entry_of(text)) for line, text in rows]
 
     def record(self, found: Iterable[tuple[int, Kept | Dropped]]) -> None:
         """Keep what examinations found, all of it or nothing."""
@@ -225,56 +206,6 @@ class Staging:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-def read_facts(path: Path) -> dict[str, str]:
-    """What a build noted; nothing if the file is none of a build."""
-    with contextlib.closing(_open(path)) as db, contextlib.suppress(sqlite3.DatabaseError):
-        return dict(db.execute("SELECT name, value FROM facts"))
-    return {}
-
-
-def read_places(path: Path, split: str, start: int, stop: int) -> Iterator[Staged]:
-    """The photos at places start..stop-1 of a split; any process may read them."""
-    with contextlib.closing(_open(path)) as db:
-        rows = db.execute(
-            "SELECT entry, picture, image, reference FROM places JOIN photos USING (line) "
-            "LEFT JOIN pictures USING (line) "
-            "WHERE split = ? AND place >= ? AND place < ? ORDER BY place",
-            (split, start, stop),
-        )
-        for entry, picture, image, reference in rows:
-            yield Staged(_entry(entry), picture, image, reference)
-
-
-def read_remarkable(path: Path) -> Iterator[dict[str, object]]:
-    """Every photo that was dropped, or kept with a note, in the manifest's order."""
-    names = ("line", "identity", "source_id", "outcome", "detail", "notes")
-    with contextlib.closing(_open(path)) as db:
-        rows = db.execute(
-            f"SELECT {', '.join(names)} FROM photos "
-            "WHERE outcome != 'kept' OR notes != '' ORDER BY line"
-        )
-        for row in rows:
-            described = {name: value for name, value in zip(names, row, strict=True) if value}
-            if "notes" in described:
-                described["notes"] = described["notes"].split()
-            yield described
-
-
-def remove_staging(path: Path) -> None:
-    """Remove a staging file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path)
-    with contextlib.suppress(sqlite3.DatabaseError):  # a damaged file, which is made anew
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA temp_store = FILE")
-    return db
-
-
 def _row(line: Line, removals: Removals) -> tuple[object, ...]:
     entry = line.entry
     if entry is None:
@@ -295,8 +226,3 @@ def _line_notes(line: Line, entry: PhotoEntry) -> dict[str, bool]:
         "no_caption": not entry.caption.strip(),
         "name_escaped": readable(entry.photo) != entry.photo,
     }
-
-
-def _entry(text: str) -> PhotoEntry:
-    entry: PhotoEntry = from_json(PhotoEntry, json.loads(text), "the photo")
-    return entry

@@ -19,9 +19,9 @@ from flashface_jax.data.building.examination import face_arrays
 from flashface_jax.data.building.jpeg import DamagedJpegError, read_jpeg
 from flashface_jax.data.building.preparation import BuildOptions, prepare
 from flashface_jax.data.building.shards import write_shard
-from flashface_jax.data.building.staging import (
+from flashface_jax.data.building.staging import Staging
+from flashface_jax.data.building.staging_file import (
     Staged,
-    Staging,
     read_facts,
     read_places,
     read_remarkable,
