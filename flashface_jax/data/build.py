@@ -18,6 +18,7 @@ OUT/outcomes.jsonl. Stopped at any moment, the same command goes on.
 import argparse
 import contextlib
 import io
+import json
 import shutil
 import sqlite3
 import sys
@@ -30,7 +31,7 @@ import tensorflow_datasets as tfds
 from flashface_jax.data.building.examination import DROPS, NOTES, Form
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
-from flashface_jax.data.building.removals import Removals, read_removals
+from flashface_jax.data.building.removals import Removals, in_vain, read_removals
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence
@@ -93,6 +94,15 @@ def summary(place: Path) -> str:
     for split, where in clusters.items():
         lines.append(f"{split}: {where['offset'][-1]} photos of {len(where['identity'])} people")
     return "\n".join(lines)
+
+
+def _unmatched(removals: Removals, out: Path) -> list[str]:
+    """Entries of the list of removals that name nothing of the manifest."""
+    if removals == Removals():
+        return []
+    with (out / OUTCOMES).open() as file:
+        removed = [one for one in map(json.loads, file) if one["outcome"] == "removed"]
+    return removals.unmatched((one["identity"], one["source_id"]) for one in removed)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -165,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
-    print(f"{summary(place)}\nwrote {place}, {asked.out / OUTCOMES}")
+    print("\n".join([summary(place), *in_vain(_unmatched(options.removals, asked.out))]))
+    print(f"wrote {place}, {asked.out / OUTCOMES}")
     print(f"look at it: python -m flashface_jax.data.inspect {place}")
     return 0
 

@@ -25,15 +25,13 @@ from tqdm import tqdm
 
 from flashface_jax.data.building.arrangement import TRAIN
 from flashface_jax.data.building.lock import alone_in
-from flashface_jax.data.building.removals import Removals, read_removals
+from flashface_jax.data.building.removals import Removals, first_lines, in_vain, read_removals
 from flashface_jax.data.building.replacement import WORKSHOP, recover, replacing
 from flashface_jax.data.building.rewriting import write_without
 from flashface_jax.data.building.selection import Named, digests, find_named
 from flashface_jax.data.dataset import NAME, IdClusters, find_dataset
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import STAGING
 from flashface_jax.errors import sentence, shortened
-
-MOST_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,8 @@ def report(outcome: Outcome, *, dry_run: bool) -> str:
     if named:
         verb = "would remove" if dry_run else "removed"
         lines.append(f"{verb} {len(named)} photos of {len(named.photos)} people")
-        lines += _first([f"  {n:6d} of {shortened(name)}" for name, n in named.photos.items()])
-    if named.unmatched:
-        lines.append(f"{len(named.unmatched)} entries of the list name nothing of the dataset")
-        lines += _first([f"  {entry}" for entry in named.unmatched])
+        lines += first_lines([f"{n:6d} of {shortened(name)}" for name, n in named.photos.items()])
+    lines += in_vain(named.unmatched)
     return "\n".join(lines if dry_run else [*lines, *_left(IdClusters(outcome.place))])
 
 
@@ -132,11 +128,6 @@ def _left(dataset: IdClusters) -> list[str]:
         if alone := int(np.sum(sizes < 2)):
             lines.append(f"  {alone} of them with a single photo: they are not trained on")
     return lines
-
-
-def _first(lines: list[str]) -> list[str]:
-    more = len(lines) - MOST_LINES
-    return lines if more <= 0 else [*lines[:MOST_LINES], f"  and {more} more"]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

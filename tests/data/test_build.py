@@ -432,6 +432,19 @@ def test_a_second_build_into_a_directory_is_told_of_the_first(run, tmp_path):
     assert run()[0] == 0
 
 
+def test_removals_that_name_nothing_are_told(run, tmp_path):
+    listed = tmp_path / "list"
+    listed.write_text("identity: person03\nidentity: Eve\nsource_id: x\nsource_id: person02/0.png")
+    status, said, _ = run("--remove", listed)
+    assert status == 0 and "       1 dropped: removed" in said
+    names = "3 entries of the list name nothing here\n  identity: Eve\n"
+    assert names + "  source_id: person02/0.png\n  source_id: x\nwrote" in said
+    listed.write_text("".join(f"identity: Eve {i:02d}\n" for i in range(25)))
+    said = run("--remove", listed, out=tmp_path / "other")[1]
+    assert "25 entries" in said and "  identity: Eve 19\n  and 5 more\n" in said
+    assert "entries" not in run(out=tmp_path / "third")[1]
+
+
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as end:
         command.main(["--help"])

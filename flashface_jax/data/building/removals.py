@@ -7,13 +7,14 @@ A text file; a line names a person or a photo, `#` begins a comment:
 """
 
 import unicodedata
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashface_jax.errors import sentence, shortened
 
 KINDS = ("identity", "source_id")
+MOST_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,28 @@ class Removals:
     def name(self, identity: str, source_id: str) -> bool:
         """Whether a photo is on the list."""
         return plain(identity) in self.identities or plain(source_id) in self.source_ids
+
+    def unmatched(self, removed: Iterable[tuple[str, str]]) -> list[str]:
+        """Entries of the list that name none of the removed, given by identity and source id."""
+        pairs = [(plain(identity), plain(source_id)) for identity, source_id in removed]
+        people = self.identities - {identity for identity, _ in pairs}
+        photos = self.source_ids - {source_id for _, source_id in pairs}
+        entries = [f"identity: {name}" for name in sorted(people)]
+        return entries + [f"source_id: {name}" for name in sorted(photos)]
+
+
+def in_vain(entries: Sequence[str]) -> list[str]:
+    """Lines that say which entries of a list name nothing, if there are such."""
+    if not entries:
+        return []
+    return [f"{len(entries)} entries of the list name nothing here", *first_lines(entries)]
+
+
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """Some lines, set in, and how many more there are."""
+    shown = [f"  {one}" for one in lines[:MOST_LINES]]
+    more = len(lines) - MOST_LINES
+    return [*shown, f"  and {more} more"] if more > 0 else shown
 
 
 def plain(name: str) -> str:

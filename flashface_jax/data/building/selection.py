@@ -8,7 +8,7 @@ from typing import cast
 from tqdm import tqdm
 
 from flashface_jax.data.building.examination import record_digest
-from flashface_jax.data.building.removals import Removals, plain
+from flashface_jax.data.building.removals import Removals
 from flashface_jax.data.dataset import IdClusters, PhotoRecord
 from flashface_jax.data.manifest import Box, Landmarks, PhotoEntry
 
@@ -35,7 +35,7 @@ def find_named(dataset: IdClusters, removals: Removals) -> Named:
     """Find the photos that a list names; all records are read only if it names source ids."""
     places: dict[str, list[int]] = {}
     photos: dict[str, int] = {}
-    met: set[str] = set()
+    removed: set[tuple[str, str]] = set()
     for split in dataset.splits:
         clusters = dataset.photos(split).clusters
         ids = _source_ids(dataset, split) if removals.source_ids else None
@@ -45,13 +45,11 @@ def find_named(dataset: IdClusters, removals: Removals) -> Named:
                 source_id = "" if ids is None else next(ids)
                 if removals.name(identity, source_id):
                     found.append(place)
-                    met |= {f"identity: {plain(identity)}", f"source_id: {plain(source_id)}"}
+                    removed.add((identity, source_id))
                     photos[identity] = photos.get(identity, 0) + 1
         if found:
             places[split] = found
-    entries = [f"identity: {name}" for name in sorted(removals.identities)]
-    entries += [f"source_id: {name}" for name in sorted(removals.source_ids)]
-    return Named(places, photos, [entry for entry in entries if entry not in met])
+    return Named(places, photos, removals.unmatched(removed))
 
 
 def _source_ids(dataset: IdClusters, split: str) -> Iterator[str]:
