@@ -19,6 +19,8 @@ import argparse
 import contextlib
 import io
 import json
+import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,15 +29,13 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from flashface_jax.data.building.examination import DROPS, NOTES, Form
+from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
-from flashface_jax.data.building.removals import Removals, read_removals
-from flashface_jax.data.building.staging import read_remarkable, remove_staging
-from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder, only_build
+from flashface_jax.data.building.removals import Removals, in_vain, read_removals
+from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence
-from flashface_jax.files import require_writable, whole_file
-
-OUTCOMES = "outcomes.jsonl"
+from flashface_jax.files import require_writable
 
 
 def build(source: Path, out: Path, options: BuildOptions) -> Path:
@@ -51,33 +51,35 @@ def build(source: Path, out: Path, options: BuildOptions) -> Path:
 
     Raises:
         ValueError: there is no manifest, the dataset exists already, or nothing can be kept.
+        OSError: something cannot be written, as on a full disk.
     """
-    find_manifest(source)
+    manifest = find_manifest(source)
     require_writable(out)
-    with only_build(out):
+    with alone_in(out):
         builder = Builder(source=source, options=options, data_dir=out)
         place = Path(builder.data_dir)
-        # A build that was killed at its very end has both.
-        if place.exists() and not builder.staging_path.exists():
-            raise ValueError(f"{place} exists already: remove it, or build into another directory.")
-        for left in place.parent.glob(f"{place.name}.incomplete*"):  # of a build that was killed
-            tfds.core.Path(left).rmtree()
-        tfds.disable_progress_bar()  # the builder shows its own
-        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(  # does nothing where the dataset is whole already
-                download_dir=unused,
-                download_config=tfds.download.DownloadConfig(compute_stats="skip"),
-            )
-        _write_outcomes(out / OUTCOMES, builder.staging_path)
-        remove_staging(builder.staging_path)
+        try:
+            if place.exists() and not builder.is_unfinished(manifest):
+                raise ValueError(
+                    f"{place} exists already: remove it, or build into another directory."
+                )
+            for left in place.parent.glob(f"incomplete.*_{place.name}"):  # by a killed build
+                shutil.rmtree(left)
+            _run(builder)
+        except sqlite3.Error as error:
+            raise OSError(f"{builder.staging_path}: {error}") from error
     return place
 
 
-def _write_outcomes(path: Path, staging: Path) -> None:
-    """Name every photo that was dropped, or kept with a note."""
-    with whole_file(path) as draft, draft.open("w") as file:
-        for remarkable in read_remarkable(staging):
-            file.write(json.dumps(remarkable) + "\n")
+def _run(builder: Builder) -> None:
+    """Build, or finish what was killed at its very end."""
+    tfds.disable_progress_bar()  # the builder shows its own
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(  # does nothing where the dataset is whole already
+            download_dir=unused,
+            download_config=tfds.download.DownloadConfig(compute_stats="skip"),
+        )
+    builder.finish()
 
 
 def summary(place: Path) -> str:
@@ -92,6 +94,15 @@ def summary(place: Path) -> str:
     for split, where in clusters.items():
         lines.append(f"{split}: {where['offset'][-1]} photos of {len(where['identity'])} people")
     return "\n".join(lines)
+
+
+def _unmatched(removals: Removals, out: Path) -> list[str]:
+    """Entries of the list of removals that name nothing of the manifest."""
+    if removals == Removals():
+        return []
+    with (out / OUTCOMES).open() as file:
+        removed = [one for one in map(json.loads, file) if one["outcome"] == "removed"]
+    return removals.unmatched((one["identity"], one["source_id"]) for one in removed)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -164,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
-    print(f"{summary(place)}\nwrote {place}, {asked.out / OUTCOMES}")
+    print("\n".join([summary(place), *in_vain(_unmatched(options.removals, asked.out))]))
+    print(f"wrote {place}, {asked.out / OUTCOMES}")
     print(f"look at it: python -m flashface_jax.data.inspect {place}")
     return 0
 

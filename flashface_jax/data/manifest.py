@@ -8,7 +8,6 @@ A line, here broken in three:
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from flashface_jax.files import whole_file
 from flashface_jax.from_json import from_json
 
 FILE_NAME = "manifest.jsonl"
+LARGEST = 1e9  # in pixels: nothing is farther away
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -54,12 +54,18 @@ class PhotoEntry:
         for name in ("photo", "identity"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty.")
+        if any(abs(edge) > LARGEST for edge in self.face_box):
+            raise ValueError(f"face_box {shortened(self.face_box)} is beyond all photos.")
         for name in ("identity", "caption", "source_id", "provenance"):
             try:
                 getattr(self, name).encode()
             except UnicodeEncodeError as error:
                 said = shortened(getattr(self, name))
                 raise ValueError(f"{name} {said} is no text in UTF-8.") from error
+        try:
+            os.fsencode(self.photo)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"photo {shortened(self.photo)} is no file name.") from error
         if not self.source_id:
             object.__setattr__(self, "source_id", readable(self.photo))
 
@@ -115,7 +121,7 @@ def parse_line(text: str, number: int) -> Line:
     """What a line describes, or what is wrong with it."""
     try:
         values = json.loads(text)
-        unusable = isinstance(values, dict) and _not_finite(values.get("landmarks"))
+        unusable = isinstance(values, dict) and _unusable(values.get("landmarks"))
         if unusable:
             values["landmarks"] = None
         entry: PhotoEntry = from_json(PhotoEntry, values, "the line")
@@ -124,11 +130,11 @@ def parse_line(text: str, number: int) -> Line:
     return Line(number, entry, unusable_landmarks=unusable)
 
 
-def _not_finite(landmarks: Any) -> bool:
-    """Whether some coordinate is NaN, infinite or null."""
+def _unusable(landmarks: Any) -> bool:
+    """Whether some coordinate is NaN, infinite, beyond all measure or null."""
     if isinstance(landmarks, list):
-        return any(_not_finite(part) or part is None for part in landmarks)
-    return isinstance(landmarks, float) and not math.isfinite(landmarks)
+        return any(_unusable(part) or part is None for part in landmarks)
+    return isinstance(landmarks, (int, float)) and not abs(landmarks) <= LARGEST
 
 
 def write_manifest(path: Path, entries: Iterable[PhotoEntry]) -> None:

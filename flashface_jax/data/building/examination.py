@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import simplejpeg
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from flashface_jax.data.building.jpeg import DamagedJpegError, JpegParts, read_jpeg
+from flashface_jax.data.building.jpeg import DamagedJpegError, JpegParts, is_upright, read_jpeg
 from flashface_jax.data.manifest import Landmarks, PhotoEntry
 from flashface_jax.errors import sentence
 from flashface_jax.faces.align import reference_face
@@ -37,6 +38,15 @@ DROPS = {
     "face_outside": "half of the face box or more lies outside the photo",
     "same_picture": "another photo of this identity is the same picture",
 }
+UNREADABLE = (
+    "missing",
+    "no_file",
+    "empty",
+    "heic",
+    "unknown_format",
+    "damaged",
+    "too_large",
+)  # reasons that another file in its place does away with
 NOTES = {
     "transcoded": "not a baseline JPEG in colour: encoded anew",
     "turned": "turned upright, as its EXIF says",
@@ -128,17 +138,20 @@ def _look(path: Path, entry: PhotoEntry, form: Form) -> Kept:
         raise _RefusedError("heic", f"{path} is HEIC, which is not read: convert it to JPEG.")
     notes: tuple[str, ...]
     if parts is not None and _has_form(parts, form):
-        image, own, width, height = parts.plain, True, parts.width, parts.height
+        image, own, pixels = parts.plain, True, _decoded(parts.plain)
         notes = ("stripped",) if len(image) < len(data) else ()
     else:
         pixels, full = read_sized_photo(path, form.longest_side)
-        image, own, (height, width, _) = encode_jpeg(pixels, form.quality), False, pixels.shape
-        entry = _scaled(entry, (width / full[0], height / full[1]))
-        notes = _changes(parts, full, form)
+        if parts is not None:
+            _decoded(data, least=1)  # Pillow passes over much damage
+        image, own = encode_jpeg(pixels, form.quality), False
+        entry = _scaled(entry, (pixels.shape[1] / full[0], pixels.shape[0] / full[1]))
+        notes = _changes(data, parts, full, form)
+    height, width, _ = pixels.shape
     _check_face(entry, width, height)
     if _face_cut(entry, width, height):
         notes = (*notes, "face_cut")
-    reference = _reference(image, entry, form) if form.reference_size else None
+    reference = _reference(pixels, entry, form) if form.reference_size else None
     picture = hashlib.sha256(image).digest()
     return Kept(entry, len(image), picture, None if own else image, reference, notes)
 
@@ -152,11 +165,13 @@ def _is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
-def _changes(parts: JpegParts | None, full: tuple[int, int], form: Form) -> tuple[str, ...]:
+def _changes(
+    data: bytes, parts: JpegParts | None, full: tuple[int, int], form: Form
+) -> tuple[str, ...]:
     """What encoding a photo anew changed of it."""
     holds = {
         "transcoded": parts is None or not parts.sequential or parts.components != 3,
-        "turned": parts is not None and not parts.upright,
+        "turned": not is_upright(data),
         "reduced": max(full) > form.longest_side,
     }
     return tuple(name for name, held in holds.items() if held)
@@ -183,8 +198,8 @@ def _scaled(entry: PhotoEntry, scale: tuple[float, float]) -> PhotoEntry:
 
 
 def _check_face(entry: PhotoEntry, width: int, height: int) -> None:
-    """Refuse a photo whose face cannot be used."""
-    x1, y1, x2, y2 = entry.face_box
+    """Refuse a photo whose face cannot be used, by the box as it is stored."""
+    x1, y1, x2, y2 = face_arrays(entry)[0].tolist()
     box = [round(edge, 1) for edge in entry.face_box]
     if round(x1) >= round(x2) or round(y1) >= round(y2):
         raise _RefusedError("face_box_empty", f"face_box {box} holds no pixel.")
@@ -204,13 +219,25 @@ def _overlap(low: float, high: float, length: int) -> float:
     return max(0.0, min(high, length) - max(low, 0.0))
 
 
-def _reference(image: bytes, entry: PhotoEntry, form: Form) -> bytes:
-    """JPEG of the upright face crop of a photo."""
+def _decoded(jpeg: bytes, least: int = 0) -> UInt8[np.ndarray, "H W 3"]:
+    """A JPEG's pixels, as training decodes them: that they are whole is not seen otherwise.
+
+    Args:
+        jpeg: the file.
+        least: reduce the picture as far as the decoder does without going below this side, which
+            saves some of the time; 0 for all its pixels.
+
+    Raises:
+        DamagedJpegError: the picture is damaged, however little.
+    """
     try:
-        with Image.open(io.BytesIO(image)) as file:
-            pixels = np.asarray(file.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _RefusedError("damaged", sentence(error)) from error
+        return simplejpeg.decode_jpeg(jpeg, "RGB", min_height=least, min_width=least)
+    except ValueError as error:
+        raise DamagedJpegError(str(error)) from error
+
+
+def _reference(pixels: UInt8[np.ndarray, "H W 3"], entry: PhotoEntry, form: Form) -> bytes:
+    """JPEG of the upright face crop of a photo."""
     crop = reference_face(pixels, *face_arrays(entry), form.reference_size)
     return encode_jpeg(crop, form.quality, "4:4:4")  # crops are small: full colour costs little
 

@@ -1,6 +1,7 @@
 """The work of a build before anything is written: every photo examined, in parallel."""
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:
 
     total, pending = staging.count(), staging.count(pending=True)
     with (
+        # Here, because what each photo's reader sets in its thread, another one's takes back.
+        warnings.catch_warnings(action="ignore"),
         ThreadPoolExecutor(options.threads) as pool,
         tqdm(total=total, initial=total - pending, desc="examining photos", unit="photo") as bar,
     ):

@@ -4,17 +4,15 @@ Lines of the manifest come in, each is examined once, and the kept ones get thei
 splits. Memory stays small whatever their number.
 """
 
-import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from flashface_jax.data.building.examination import Dropped, Kept, record_digest
+from flashface_jax.data.building.examination import UNREADABLE, Dropped, Kept, record_digest
 from flashface_jax.data.building.removals import Removals
+from flashface_jax.data.building.staging_file import entry_of, open_staging, remove_staging
 from flashface_jax.data.manifest import Line, PhotoEntry, readable
-from flashface_jax.from_json import from_json
 
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
@@ -27,33 +25,16 @@ CREATE TABLE places (split TEXT, place INTEGER, line INTEGER, PRIMARY KEY (split
 """
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A photo that has its place.
-
-    Attributes:
-        entry: what is said of it.
-        picture: SHA-256 of its JPEG.
-        image: the JPEG if it was encoded anew; None if it is the photo's own without camera data.
-        reference: JPEG of the upright face crop, or None.
-    """
-
-    entry: PhotoEntry
-    picture: bytes
-    image: bytes | None
-    reference: bytes | None
-
-
 class Staging:
     """The file of one build; what another manifest or other options left in it is dropped."""
 
     def __init__(self, path: Path, fingerprint: str):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = _open(path)
+        self._db = open_staging(path)
         if self._fact("fingerprint") != fingerprint:
             self._db.close()
             remove_staging(path)
-            self._db = _open(path)
+            self._db = open_staging(path)
             with self._db:
                 self._db.executescript(TABLES)
                 self._set_fact("fingerprint", fingerprint)
@@ -63,8 +44,12 @@ class Staging:
         self._db.close()
 
     def fill(self, lines: Iterable[Line], removals: Removals) -> None:
-        """Take in the manifest, all of it or nothing; once is enough."""
+        """Take in the manifest, all of it or nothing; once is enough.
+
+        What could not be read before a stop is looked at again: its cause may be gone.
+        """
         if self._fact("filled"):
+            self._forget_unreadable()
             return
         with self._db:
             self._db.executemany(
@@ -82,6 +67,27 @@ class Staging:
             )
             self._set_fact("filled", "yes")
 
+    def _forget_unreadable(self) -> None:
+        """Take back that photos were dropped for what their files were."""
+        with self._db:
+            self._db.execute(
+                "UPDATE photos SET outcome = NULL, detail = NULL "
+                f"WHERE outcome IN ({', '.join('?' * len(UNREADABLE))})",
+                UNREADABLE,
+            )
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a fact about the build."""
+        with self._db:
+            self._set_fact(name, value)
+
+    def first_dropped(self) -> tuple[int, str] | None:
+        """The first line that was dropped, and why, in a sentence."""
+        row = self._db.execute(
+            "SELECT line, detail FROM photos WHERE outcome != 'kept' ORDER BY line LIMIT 1"
+        ).fetchone()
+        return row and (row[0], row[1])
+
     def count(self, *, pending: bool = False) -> int:
         """Lines in all, or those not examined yet."""
         where = "WHERE outcome IS NULL" if pending else ""
@@ -92,7 +98,7 @@ class Staging:
         rows = self._db.execute(
             "SELECT line, entry FROM photos WHERE outcome IS NULL ORDER BY line LIMIT ?", (most,)
         )
-        return [(line, _entry(text)) for line, text in rows]
+        return [(line, entry_of(text)) for line, text in rows]
 
     def record(self, found: Iterable[tuple[int, Kept | Dropped]]) -> None:
         """Keep what examinations found, all of it or nothing."""
@@ -168,7 +174,7 @@ class Staging:
     def _drop(self, line: int, dropped: Dropped) -> None:
         self._db.execute(
             "UPDATE photos SET outcome = ?, detail = ? WHERE line = ?",
-            (dropped.reason, dropped.detail, line),
+            (dropped.reason, readable(dropped.detail), line),  # which may name the file
         )
 
     def _keep(self, line: int, kept: Kept) -> None:
@@ -197,50 +203,7 @@ class Staging:
         return row[0] if row else None
 
     def _set_fact(self, name: str, value: str) -> None:
-        self._db.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
-
-
-def read_places(path: Path, split: str, start: int, stop: int) -> Iterator[Staged]:
-    """The photos at places start..stop-1 of a split; any process may read them."""
-    with contextlib.closing(_open(path)) as db:
-        rows = db.execute(
-            "SELECT entry, picture, image, reference FROM places JOIN photos USING (line) "
-            "LEFT JOIN pictures USING (line) "
-            "WHERE split = ? AND place >= ? AND place < ? ORDER BY place",
-            (split, start, stop),
-        )
-        for entry, picture, image, reference in rows:
-            yield Staged(_entry(entry), picture, image, reference)
-
-
-def read_remarkable(path: Path) -> Iterator[dict[str, object]]:
-    """Every photo that was dropped, or kept with a note, in the manifest's order."""
-    names = ("line", "identity", "source_id", "outcome", "detail", "notes")
-    with contextlib.closing(_open(path)) as db:
-        rows = db.execute(
-            f"SELECT {', '.join(names)} FROM photos "
-            "WHERE outcome != 'kept' OR notes != '' ORDER BY line"
-        )
-        for row in rows:
-            described = {name: value for name, value in zip(names, row, strict=True) if value}
-            if "notes" in described:
-                described["notes"] = described["notes"].split()
-            yield described
-
-
-def remove_staging(path: Path) -> None:
-    """Remove a staging file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path)
-    with contextlib.suppress(sqlite3.DatabaseError):  # a damaged file, which is made anew
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA temp_store = FILE")
-    return db
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 def _row(line: Line, removals: Removals) -> tuple[object, ...]:
@@ -248,7 +211,9 @@ def _row(line: Line, removals: Removals) -> tuple[object, ...]:
     if entry is None:
         return line.number, None, None, None, "malformed_line", line.problem, ""
     notes = [name for name, holds in _line_notes(line, entry).items() if holds]
-    outcome, detail = (None, None) if not removals.name(entry) else ("removed", "On the list.")
+    outcome, detail = (None, None)
+    if removals.name(entry.identity, entry.source_id):
+        outcome, detail = "removed", "On the list."
     text = json.dumps(entry.described())
     return line.number, entry.identity, entry.source_id, text, outcome, detail, " ".join(notes)
 
@@ -261,8 +226,3 @@ def _line_notes(line: Line, entry: PhotoEntry) -> dict[str, bool]:
         "no_caption": not entry.caption.strip(),
         "name_escaped": readable(entry.photo) != entry.photo,
     }
-
-
-def _entry(text: str) -> PhotoEntry:
-    entry: PhotoEntry = from_json(PhotoEntry, json.loads(text), "the photo")
-    return entry

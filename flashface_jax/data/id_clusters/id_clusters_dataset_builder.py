@@ -1,7 +1,6 @@
 """The TFDS builder of `id_clusters`: from a manifest to ArrayRecord shards, without TensorFlow."""
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -13,18 +12,28 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from flashface_jax.data.building.arrangement import Arrangement, arrange, choose_splits
 from flashface_jax.data.building.examination import face_arrays
 from flashface_jax.data.building.jpeg import DamagedJpegError, read_jpeg
 from flashface_jax.data.building.preparation import BuildOptions, prepare
-from flashface_jax.data.building.staging import Staged, Staging, read_places
+from flashface_jax.data.building.shards import write_shard
+from flashface_jax.data.building.staging import Staging
+from flashface_jax.data.building.staging_file import (
+    Staged,
+    read_facts,
+    read_places,
+    read_remarkable,
+    remove_staging,
+)
 from flashface_jax.data.manifest import find_manifest
+from flashface_jax.files import whole_file
 
 Example = tuple[int, dict[str, Any]]
 REFERENCES = "_references"
+OUTCOMES = "outcomes.jsonl"
+STAGING = ".id_clusters-build.sqlite"
 NO_LANDMARKS = np.full((5, 2), -1, np.float32)
 FEATURES = {
     "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -74,7 +83,36 @@ class Builder(tfds.core.ShardBasedBuilder):
     @property
     def staging_path(self) -> Path:
         """Where the build keeps what it knows so far."""
-        return Path(self.data_dir_root) / ".id_clusters-build.sqlite"
+        return Path(self.data_dir_root) / STAGING
+
+    @property
+    def outcomes_path(self) -> Path:
+        """Where the build names every photo that was dropped, or kept with a note."""
+        return Path(self.data_dir_root) / OUTCOMES
+
+    def is_unfinished(self, manifest: Path) -> bool:
+        """Whether the dataset is whole, but its build, from this manifest, was killed then."""
+        facts = read_facts(self.staging_path) if self.staging_path.exists() else {}
+        mine = _fingerprint(manifest, self._options)
+        return facts.get("fingerprint") == mine and facts.get("arranged") == self._arranging()
+
+    def finish(self) -> None:
+        """Write what became of the photos and remove what the build kept, unless that was done."""
+        if self.staging_path.exists():
+            with whole_file(self.outcomes_path) as draft, draft.open("w") as file:
+                for remarkable in read_remarkable(self.staging_path):
+                    file.write(json.dumps(remarkable) + "\n")
+            remove_staging(self.staging_path)
+
+    def _post_download_and_prepare_hook(self) -> None:
+        self.finish()
+
+    def _arranging(self) -> str:
+        """What decides where the photos are, once they are examined."""
+        options = self._options
+        return json.dumps(
+            [options.held_out, options.held_out_names, options.seed, options.shard_bytes]
+        )
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -84,12 +122,15 @@ class Builder(tfds.core.ShardBasedBuilder):
         with contextlib.closing(Staging(self.staging_path, _fingerprint(manifest, options))) as db:
             prepare(manifest, db, options)
             people = db.photos_per_identity()
+            if not people:
+                raise ValueError(_nothing_kept(manifest, db))
             splits = choose_splits(people, options.held_out, options.held_out_names, options.seed)
             arranged = {
                 split: arrange(db, split, identities, options.shard_bytes)
                 for split, identities in splits.items()
             }
             self.info.metadata.update(_metadata(arranged, db, options))
+            db.note("arranged", self._arranging())
         return self._generators(arranged, manifest.parent)
 
     def _generators(
@@ -110,6 +151,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         }
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
+        if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            return super()._example_writer()  # as `tfds build --file_format` asks
         return UncompressedWriter(file_format=self.info.file_format)
 
 
@@ -118,10 +161,7 @@ class UncompressedWriter(tfds.core.ExampleWriter):
 
     def write(self, path: Any, examples: Any) -> None:
         """Write one shard."""
-        writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        for _, serialized in examples:
-            writer.write(serialized)
-        writer.close()
+        write_shard(Path(path), (serialized for _, serialized in examples))
 
 
 def _fingerprint(manifest: Path, options: BuildOptions) -> str:
@@ -132,6 +172,16 @@ def _fingerprint(manifest: Path, options: BuildOptions) -> str:
     return json.dumps(
         [str(manifest.absolute()), contents, asdict(options.form), removals, Builder.VERSION.major]
     )
+
+
+def _nothing_kept(manifest: Path, staging: Staging) -> str:
+    """Why there is no dataset."""
+    outcomes = [f"{number} {name}" for name, number in staging.outcomes().items()]
+    first = staging.first_dropped()
+    if first is None:
+        return f"{manifest} is empty: write a line a photo."
+    line, detail = first
+    return f"No photo of {manifest} can be kept ({', '.join(outcomes)}); line {line}: {detail}"
 
 
 def _metadata(
@@ -207,8 +257,8 @@ def _picture(folder: Path, staged: Staged) -> bytes:
         parts = None
     if parts is None or hashlib.sha256(parts.plain).digest() != staged.picture:
         raise ValueError(
-            f"{path} changed while the dataset was built: remove the build's file "
-            "(.id_clusters-build.sqlite) and build again."
+            f"{path} changed while the dataset was built: remove the build's file {STAGING} and "
+            "build again."
         )
     return parts.plain
 
@@ -220,19 +270,3 @@ class _Once(io.BytesIO):
         data = super().read(size)
         self.truncate(0)
         return data
-
-
-@contextlib.contextmanager
-def only_build(root: Path) -> Iterator[None]:
-    """Hold a directory for one build at a time; a killed build holds nothing.
-
-    Raises:
-        ValueError: another one is at work.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".id_clusters-build.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"Another build is at work in {root}: wait for it.") from error
-        yield
