@@ -145,6 +145,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of JPEGs that must be encoded anew (default: %(default)s)",
     )
     add(
+        "--check-pixels",
+        action="store_true",
+        help="decode every photo to see that it is whole, which takes four times as long; done "
+        "anyway where face crops are stored",
+    )
+    add(
         "--shard-megabytes",
         type=int,
         default=default.shard_bytes // 1_000_000,
@@ -164,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
     try:
         options = BuildOptions(
-            form=Form(asked.longest_side, asked.quality, asked.reference_size),
+            form=Form(asked.longest_side, asked.quality, asked.reference_size, asked.check_pixels),
             held_out=asked.held_out,
             seed=asked.seed,
             shard_bytes=asked.shard_megabytes * 1_000_000,

@@ -148,9 +148,15 @@ UNUSABLE = {
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_files_that_are_no_whole_pictures_are_dropped_for_a_named_reason(tmp_path, kind):
     data, reason = UNUSABLE[kind]
-    dropped = looked_at(tmp_path, data)
+    dropped = looked_at(tmp_path, data, Form(check_pixels=True))
     assert isinstance(dropped, Dropped) and dropped.reason == reason in DROPS
     assert "a.jpg" in dropped.detail and dropped.detail.endswith(".")
+
+
+def test_damage_behind_the_markers_is_seen_where_pixels_are_decoded(tmp_path):
+    for form in (Form(check_pixels=True), Form(reference_size=16), Form(longest_side=64)):
+        assert looked_at(tmp_path, ZEROED, form).reason == "damaged", form
+    assert looked_at(tmp_path, ZEROED).image is None, "only the markers were looked at"
 
 
 def test_what_is_no_file_is_dropped(tmp_path):
