@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int64
+from tensorflow_datasets.core.file_adapters import FileFormat
 
 from flashface_jax.errors import sentence
 
@@ -117,6 +118,8 @@ class IdClusters:
             self._builder = tfds.builder_from_directory(self.path)
             self.metadata = dict(self._builder.info.metadata or {})
             self.metadata["clusters"], self.metadata["contents"]
+            if self._builder.info.file_format is not FileFormat.ARRAY_RECORD:
+                raise ValueError("its files are not in the ArrayRecord format")
         except Exception as error:  # TFDS and its parsers raise nothing narrower
             raise ValueError(
                 f"{self.path} is no dataset id_clusters that can be read ({sentence(error)}): "

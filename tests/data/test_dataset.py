@@ -99,6 +99,15 @@ def test_files_that_are_missing_or_cut_off_are_named(dataset, tmp_path):
         IdClusters(place).photos("train")
 
 
+def test_other_file_formats_are_refused(dataset, tmp_path):
+    place = tmp_path / "copy"
+    shutil.copytree(dataset.path, place)
+    info = json.loads((place / "dataset_info.json").read_text())
+    (place / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
+    with pytest.raises(ValueError, match="its files are not in the ArrayRecord format"):
+        IdClusters(place)
+
+
 def test_reading_needs_no_tensorflow(dataset):
     program = (
         "import sys; from pathlib import Path; from flashface_jax.data.dataset import IdClusters\n"

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ Example = tuple[int, dict[str, Any]]
 REFERENCES = "_references"
 OUTCOMES = "outcomes.jsonl"
 STAGING = ".id_clusters-build.sqlite"
+PHOTO_PER_CROP = 8  # about how many times a crop's bytes a photo has
 NO_LANDMARKS = np.full((5, 2), -1, np.float32)
 FEATURES = {
     "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -136,18 +138,18 @@ class Builder(tfds.core.ShardBasedBuilder):
     def _generators(
         self, arranged: Mapping[str, Arrangement], folder: Path
     ) -> dict[str, list[Callable[[], Iterator[Example]]]]:
-        """One generator a shard; those of face crops are shared out as their photos are."""
-        kinds: dict[str, Callable[[Staged], dict[str, Any]]]
-        kinds = {"": functools.partial(_photo, folder)}
+        """One generator a shard; one of face crops holds those of several shards of photos."""
+        kinds: dict[str, tuple[Callable[[Staged], dict[str, Any]], int]]
+        kinds = {"": (functools.partial(_photo, folder), 1)}
         if self._options.form.reference_size:
-            kinds[REFERENCES] = _reference
+            kinds[REFERENCES] = (_reference, PHOTO_PER_CROP)
         return {
             split + suffix: [
                 functools.partial(_examples, self.staging_path, split, start, stop, describe)
-                for start, stop in zip(where.shards, where.shards[1:], strict=False)
+                for start, stop in pairwise([*where.shards[:-1:every], where.shards[-1]])
             ]
             for split, where in arranged.items()
-            for suffix, describe in kinds.items()
+            for suffix, (describe, every) in kinds.items()
         }
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
