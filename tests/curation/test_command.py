@@ -18,7 +18,10 @@ pytest.importorskip("onnx", reason="pip install onnx")
 from flashface_jax.curation import captions
 from flashface_jax.curation.__main__ import main
 from flashface_jax.curation.outcomes import DROPPED
+from flashface_jax.data.build import main as build
+from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.manifest import read_manifest
+from flashface_jax.data.transforms import decode
 from flashface_jax.faces.files import read_photo
 from tests.curation.photo_world import BOX, make_world
 
@@ -101,6 +104,20 @@ def test_the_report_adds_up_and_names_the_dropped_identities(world, out):
     }
     assert dropped["Two"]["cluster_sizes"] == [5, 5]
     assert report["identities"]["in"] == 7 and report["identities"]["kept"] == 3
+
+
+def test_a_dataset_is_built_of_what_was_kept(out, tmp_path):
+    assert build(["--source", str(out), "--out", str(tmp_path), "--reference-size", "64"]) == 0
+    photos = IdClusters(tmp_path).photos("train")
+    kept = entries(out)
+    assert [(photo.identity, photo.source_id) for photo in photos] == [
+        (entry.identity, entry.source_id) for entry in kept
+    ]
+    for photo in photos:
+        picture = decode(photo)
+        x1, y1, *_ = photo.face_box
+        mark = picture.pixels[round(float(y1)) + 48 + 8, round(float(x1)) + 32 + 8]
+        assert mark[0] > 230 and mark[1:].max() < 60, "the stored box is not about the mark"
 
 
 def test_a_second_run_does_nothing_and_says_where_the_results_are(world, out, capsys):
