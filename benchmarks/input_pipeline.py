@@ -56,7 +56,7 @@ def textured_photo(rng: np.random.Generator) -> np.ndarray:
 def make_dataset(root: Path, identities: int = 300, photos: int = 12) -> IdClusters:
     """Write the photos and build both the dataset and its face crops."""
     folder, rng, entries = root / "photos", np.random.default_rng(0), []
-    folder.mkdir()
+    folder.mkdir(parents=True)
     landmarks = ((280.0, 320.0), (420.0, 330.0), (350.0, 400.0), (300.0, 460.0), (410.0, 470.0))
     for i in range(identities):
         for j in range(photos):
@@ -235,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
     parser.add_argument("--dataset", type=Path, help="a built dataset instead of a made one")
     parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
+    parser.add_argument("--keep", type=Path, help="make the dataset here, and leave it")
     parser.add_argument("--rounds", type=int, default=3, help="of all cases in turn")
     parser.add_argument("--steps", type=int, help="measure memory over so many batches instead")
     parser.add_argument("--config", type=Path, help="measure a train step's data wait instead")
@@ -243,7 +244,7 @@ def main() -> None:
         return data_wait(asked.config)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        dataset = IdClusters(asked.dataset) if asked.dataset else make_dataset(root)
+        dataset = IdClusters(asked.dataset) if asked.dataset else make_dataset(asked.keep or root)
         tokenizer = train_tokenizer(["a young woman in the desert"], root / "tokens", 77, 600)
         if asked.steps:
             return long_run(dataset, tokenizer, asked.steps)

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
+from flashface_jax.data.allocation import keep_freed_memory
 from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.draws import Draw, DrawOptions, draw_sample
 from flashface_jax.data.transforms import (
@@ -108,6 +109,7 @@ class DrawSample(grain.transforms.RandomMap):
         Raises:
             ValueError: no identity has two photos that decode.
         """
+        keep_freed_memory()
         cv2.setNumThreads(1)  # samples are made side by side already
         failures: list[str] = []
         for further in range(len(self._usable)):

@@ -53,9 +53,12 @@ def fit_and_pad(
     Source: released `PadToSquare`; with size 224 it makes the reference, with 640 the detector's
     input.
     """
-    height, width, _ = image.shape
-    place = placement(width, height, size)
-    fitted = Image.fromarray(image).resize((place.width, place.height), Image.Resampling.BICUBIC)
+    return _fitted_and_padded(Image.fromarray(image), size)
+
+
+def _fitted_and_padded(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    place = placement(image.width, image.height, size)
+    fitted = image.resize((place.width, place.height), Image.Resampling.BICUBIC)
     square = np.zeros((size, size, 3), np.uint8)
     rows = slice(place.top, place.top + place.height)
     columns = slice(place.left, place.left + place.width)
@@ -137,6 +140,14 @@ def crop_upright(
 
     Source: released `crop_face`, whose angle comes from the law of cosines.
     """
+    return np.array(_upright(image, box, landmarks))
+
+
+def _upright(
+    image: UInt8[np.ndarray, "H W 3"],
+    box: Real[np.ndarray, "4"],
+    landmarks: Real[np.ndarray, "5 2"] | None,
+) -> Image.Image:
     x1, y1, x2, y2 = (round(edge) for edge in box.tolist())
     if x1 >= x2 or y1 >= y2:
         raise ValueError(
@@ -144,7 +155,7 @@ def crop_upright(
         )
     crop = Image.fromarray(_cut(image, x1, y1, x2, y2))
     tilt = 0.0 if landmarks is None else eye_line_tilt(landmarks)
-    return np.array(crop.rotate(tilt, Image.Resampling.NEAREST))
+    return crop.rotate(tilt, Image.Resampling.NEAREST)
 
 
 def _cut(
@@ -170,7 +181,7 @@ def reference_face(
     Arguments and errors are those of `crop_upright`; size is 224 in the paper. Source: released
     demo, which ends with the scaling in `to_unit_range`.
     """
-    return fit_and_pad(crop_upright(image, box, landmarks), size)
+    return _fitted_and_padded(_upright(image, box, landmarks), size)
 
 
 def to_unit_range(image: UInt8[np.ndarray, "*shape 3"]) -> Float32[np.ndarray, "*shape 3"]:
