@@ -44,7 +44,8 @@ $(VENV)-faces/installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-faces: $(VENV)-faces/installed  ## what needs insightface or Beam, which the default suite skips
-	@$(VENV)-faces/bin/python -m pytest -n 2 --dist loadfile tests/faces tests/curation
+	@$(VENV)-faces/bin/python -m pytest -n 2 --dist loadfile tests/faces tests/curation \
+	  tests/data/test_build.py
 
 lint: $(VENV)/installed-dev  ## style, formatting and types
 	$(VENV)/bin/ruff check .
