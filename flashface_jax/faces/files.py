@@ -192,7 +192,10 @@ def _decode(path: Path, longest_side: int | None, background: str) -> Image.Imag
                 raise _TooLargeError(f"has {file.width}x{file.height} pixels, over {MAX_PIXELS}")
             if longest_side is not None:
                 file.draft("RGB", (longest_side, longest_side))  # decodes a JPEG at less than full
-            upright = _eight_bit(ImageOps.exif_transpose(file))
+            # In place: a copy of a large photo takes as much memory as the photo.
+            ImageOps.exif_transpose(file, in_place=True)
+            file.load()
+            upright = _eight_bit(file)
     except Image.DecompressionBombError as error:
         raise _TooLargeError(f"has over {MAX_PIXELS} pixels") from error
     if longest_side is not None:
@@ -211,4 +214,5 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         image = Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("it has floating-point greys of unknown range; save it with 8 bits")
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
