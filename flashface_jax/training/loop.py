@@ -140,13 +140,12 @@ def _grid_drawer(
     if not config.grid_people or VALIDATION not in dataset.splits:
         return None
     photos, shape = dataset.photos(VALIDATION), sample_shape(config)
-    people = range(min(config.grid_people, len(photos.clusters)))
     references = config.data.draws.max_references
+    asked = held_out_requests(photos, config.grid_people, tokenizer, shape, references, config.seed)
     generate = make_generate(Sampler(system, config.system.schedule.prediction))
     plan = config.system.sampling.plan(config.system.schedule)
 
     def draw(state: TrainState) -> Image.Image:
-        asked = held_out_requests(photos, people, tokenizer, shape, references, config.seed)
         images = generate(state.sampling_params, asked.request, plan)
         return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
 
