@@ -48,8 +48,14 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     """Train, or go on training, in `workdir`; returns the final state.
 
     Raises:
-        ValueError: if `workdir` holds a run of another configuration, or the data do not fit.
+        ValueError: if `workdir` holds a run of another configuration, the data do not fit, or JAX
+            was told of several processes.
     """
+    if jax.process_count() > 1:
+        # Nothing adds up their gradients: each would train its own networks, on its own rows.
+        raise ValueError(
+            f"Training runs in one process, and there are {jax.process_count()}: start it on one."
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
 
