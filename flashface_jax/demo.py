@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
@@ -32,7 +32,6 @@ from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.training.config import TrainConfig, from_mapping
-from flashface_jax.training.data import VALIDATION
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.loop import sample_shape, train
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import TRAIN, VALIDATION, IdClusters
 from flashface_jax.data.pipeline import Order, describe_pool, photo_pool, training_batches
 from flashface_jax.data.samples import SampleShape
 from flashface_jax.generation import Sampler, make_generate
@@ -22,7 +22,7 @@ from flashface_jax.system import System, build_system
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.data import TRAIN, VALIDATION, open_dataset, open_tokenizer
+from flashface_jax.training.data import open_dataset, open_tokenizer
 from flashface_jax.training.held_out import held_out_requests, held_out_sheet
 from flashface_jax.training.metrics import MetricsWriter
 from flashface_jax.training.optimizer import build_optimizer

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from flashface_jax.data.building.removals import plain
 from flashface_jax.data.building.staging import Staging
+from flashface_jax.data.dataset import TRAIN, VALIDATION
 
-TRAIN, VALIDATION = "train", "validation"
 DIGESTS = 2**256
 
 
