@@ -29,11 +29,11 @@ import simplejpeg
 from flashface_jax.data.build import build
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.draws import DrawOptions, DropRates, draw_sample
 from flashface_jax.data.loader import BatchLoader, LoaderOptions
 from flashface_jax.data.manifest import FILE_NAME, PhotoEntry, write_manifest
-from flashface_jax.data.pipeline import TRAIN, Order, fingerprint, ordered, photo_pool
+from flashface_jax.data.pipeline import Order, fingerprint, ordered, photo_pool
 from flashface_jax.data.samples import MakeSample, PhotoPool, SampleShape
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
 

@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
@@ -32,7 +32,6 @@ from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.training.config import TrainConfig, from_mapping
-from flashface_jax.training.data import VALIDATION
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.loop import sample_shape, train
 
@@ -171,15 +170,14 @@ def demonstrate(
     print("3/4 drawing held-out people", flush=True)
     pipeline = FlashFacePipeline.from_directory(out / "run")
     photos = IdClusters(out / "run" / "data").photos(VALIDATION)
-    people = range(min(most_people, len(photos.clusters)))
     shape, references = sample_shape(config), config.data.draws.max_references
-    asked = held_out_requests(photos, people, pipeline.tokenizer, shape, references, seed=1)
+    asked = held_out_requests(photos, most_people, pipeline.tokenizer, shape, references, 1)
     made = draw_conditions(pipeline, asked)
     scores = judge(encoder, asked, made)
     first = {name: images[:12] for name, images in made.items()}
     held_out_sheet(asked, first, cell=128).save(out / "held_out.png")
     print("4/4 drawing prompts", flush=True)
-    shown = min(4, len(people))
+    shown = min(4, len(asked.captions))
     draw_prompts(pipeline, asked, shown).save(out / "prompts.png")
     write_people(out, asked, shown)
     text, carried = report(scores, trust)

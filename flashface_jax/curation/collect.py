@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flashface_jax.curation.outcomes import Outcome
 from flashface_jax.data.manifest import readable
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, shortened
 from flashface_jax.from_json import from_json
 
 CAPTION_SUFFIX = ".txt"
@@ -193,6 +193,9 @@ def _parse(line: bytes) -> ListedPhoto:
     for name in ("photo", "identity"):
         if not getattr(listed, name):
             raise ValueError(f"{name} is empty.")
+    for name in ("provenance", "caption"):
+        if not _is_text(getattr(listed, name)):
+            raise ValueError(f"{name} {shortened(getattr(listed, name))} is no text in UTF-8.")
     return listed
 
 

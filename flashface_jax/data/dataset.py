@@ -16,6 +16,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 from flashface_jax.errors import sentence
 
 NAME = "id_clusters"
+TRAIN, VALIDATION = "train", "validation"
 REFERENCES = "_references"
 """What the name of a split of face crops adds to that of the photos' split."""
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from flashface_jax.data.samples import REPLACED, Sample
 
-NEXT_INDEX = "next_index"
+NEXT_INDEX, FINGERPRINT = "next_index", "fingerprint"
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,21 @@ class BatchLoader(grain.DatasetIterator[Sample]):
 
     def get_state(self) -> dict[str, Any]:
         """Where the next batch begins, and what the sequence depends on; JSON can hold it."""
-        return {NEXT_INDEX: self._next_index, "fingerprint": self._fingerprint}
+        return {NEXT_INDEX: self._next_index, FINGERPRINT: self._fingerprint}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken, with any number of hosts and workers.
 
         Raises:
-            ValueError: naming what is different now, if the sequence would be another one.
+            ValueError: naming what is different now, if the sequence would be another one, or the
+                state does not say of which sequence it is.
         """
-        was = state["fingerprint"]
+        if NEXT_INDEX not in state or FINGERPRINT not in state:
+            raise ValueError(
+                "The checkpoint does not say which data it was trained on, as those of an earlier "
+                "version do not: begin another run."
+            )
+        was = state[FINGERPRINT]
         changed = [
             f"{name}: {was.get(name)} -> {self._fingerprint.get(name)}"
             for name in sorted(was.keys() | self._fingerprint.keys())

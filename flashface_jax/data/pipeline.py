@@ -11,13 +11,12 @@ from typing import Any
 import grain
 import numpy as np
 
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.draws import DrawOptions, draw_sample
 from flashface_jax.data.loader import BatchLoader, LoaderOptions
 from flashface_jax.data.samples import MakeSample, PhotoPool, SampleShape
 from flashface_jax.tokenizer import Tokenizer
 
-TRAIN = "train"
 PROBED = 8
 
 

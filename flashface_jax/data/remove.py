@@ -23,13 +23,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from flashface_jax.data.building.arrangement import TRAIN
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.removals import Removals, first_lines, in_vain, read_removals
 from flashface_jax.data.building.replacement import WORKSHOP, recover, replacing
 from flashface_jax.data.building.rewriting import write_without
 from flashface_jax.data.building.selection import Named, digests, find_named
-from flashface_jax.data.dataset import NAME, IdClusters, find_dataset
+from flashface_jax.data.dataset import NAME, TRAIN, IdClusters, find_dataset
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import STAGING
 from flashface_jax.errors import sentence, shortened
 

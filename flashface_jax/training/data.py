@@ -7,7 +7,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from flashface_jax.data.build import build
-from flashface_jax.data.building.arrangement import TRAIN, VALIDATION
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.dataset import IdClusters, Photos
@@ -15,8 +14,6 @@ from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
 from flashface_jax.files import new_directory
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
-
-__all__ = ["TRAIN", "VALIDATION", "open_dataset", "open_tokenizer"]
 
 MOST_CAPTIONS = 100_000
 

@@ -1,15 +1,24 @@
 """Requests for images of held-out people, and the sheets that show the results."""
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 from PIL import Image
 
-from flashface_jax.data.dataset import Photos
+from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.samples import SampleShape
-from flashface_jax.data.transforms import crop_reference, decode, target_and_mask
+from flashface_jax.data.transforms import (
+    Picture,
+    UndecodableError,
+    crop_reference,
+    decode,
+    target_and_mask,
+)
 from flashface_jax.faces.align import largest_square
 from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
@@ -35,7 +44,7 @@ class HeldOut:
 
 def held_out_requests(
     photos: Photos,
-    people: range,
+    most_people: int,
     tokenizer: Tokenizer,
     shape: SampleShape,
     references: int,
@@ -43,33 +52,66 @@ def held_out_requests(
 ) -> HeldOut:
     """Ask for each person's first photo, with the following ones as references.
 
-    A person with fewer references repeats them.
+    A person with fewer references repeats them. Photos that do not decode are passed over, and
+    people of whom fewer than two do.
+
+    Args:
+        photos: of people who were not trained on.
+        most_people: people to ask for, as far as there are so many.
+        tokenizer: of the captions.
+        shape: sizes that the model wants.
+        references: how many references of each.
+        seed: of the first person's noise; the next numbers are the others'.
+
+    Raises:
+        ValueError: there is nobody of whom two photos decode.
     """
     targets, masks, boxes, crops, captions = [], [], [], [], []
-    for person in people:
-        first, *others = photos.clusters.photos_of(person)
-        picture = decode(photos[first])
+    for (picture, record), *others in itertools.islice(
+        _people(photos, 1 + references), most_people
+    ):
         target, mask = target_and_mask(picture, shape.image_size, shape.stride)
         height, width, _ = picture.pixels.shape
         box = largest_square(width, height, picture.face_box).fractions(picture.face_box)
         targets.append(target)
         masks.append(mask.astype(np.float32))
         boxes.append((box * shape.image_size).astype(np.float32))
-        captions.append(photos[first].caption)
-        chosen = np.resize(others, references).tolist()
-        crops.append(
-            np.stack([crop_reference(decode(photos[i]), shape.reference_size) for i in chosen])
+        captions.append(record.caption)
+        shown = itertools.islice(itertools.cycle(others), references)
+        crops.append(np.stack([crop_reference(one, shape.reference_size) for one, _ in shown]))
+    if not targets:
+        raise ValueError(
+            "No held-out person has two photos that decode: build the dataset again, or set "
+            "grid_people to 0."
         )
     request = Request(
         tokens=jnp.asarray(tokenizer(captions)),
         negative_tokens=jnp.asarray(tokenizer([""])),
         references=jnp.asarray(np.stack(crops)),
-        reference_weight=jnp.ones((len(people), references)),
-        person_share=jnp.ones((len(people), 1)),
+        reference_weight=jnp.ones((len(targets), references)),
+        person_share=jnp.ones((len(targets), 1)),
         face_mask=jnp.asarray(np.stack(masks)),
-        seeds=jnp.arange(len(people), dtype=jnp.uint32) + seed,
+        seeds=jnp.arange(len(targets), dtype=jnp.uint32) + seed,
     )
     return HeldOut(request, np.stack(targets), np.stack(boxes), captions)
+
+
+def _people(photos: Photos, most: int) -> Iterator[Sequence[tuple[Picture, PhotoRecord]]]:
+    """Each person's first photos that decode, two or more."""
+    for person in range(len(photos.clusters)):
+        decoded = _decodable(photos, photos.clusters.photos_of(person))
+        first = list(itertools.islice(decoded, most))
+        if len(first) > 1:
+            yield first
+
+
+def _decodable(photos: Photos, places: range) -> Iterator[tuple[Picture, PhotoRecord]]:
+    for place in places:
+        record = photos[place]
+        try:
+            yield decode(record), record
+        except UndecodableError as error:
+            logging.warning("%s; another photo of this held-out person takes its place", error)
 
 
 def held_out_sheet(held_out: HeldOut, made: dict[str, np.ndarray], cell: int) -> Image.Image:

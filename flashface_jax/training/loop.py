@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.dataset import TRAIN, VALIDATION, IdClusters
 from flashface_jax.data.pipeline import Order, describe_pool, photo_pool, training_batches
 from flashface_jax.data.samples import SampleShape
 from flashface_jax.generation import Sampler, make_generate
@@ -22,7 +22,7 @@ from flashface_jax.system import System, build_system
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.data import TRAIN, VALIDATION, open_dataset, open_tokenizer
+from flashface_jax.training.data import open_dataset, open_tokenizer
 from flashface_jax.training.held_out import held_out_requests, held_out_sheet
 from flashface_jax.training.metrics import MetricsWriter
 from flashface_jax.training.optimizer import build_optimizer
@@ -48,8 +48,14 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     """Train, or go on training, in `workdir`; returns the final state.
 
     Raises:
-        ValueError: if `workdir` holds a run of another configuration, or the data do not fit.
+        ValueError: if `workdir` holds a run of another configuration, the data do not fit, or JAX
+            was told of several processes.
     """
+    if jax.process_count() > 1:
+        # Nothing adds up their gradients: each would train its own networks, on its own rows.
+        raise ValueError(
+            f"Training runs in one process, and there are {jax.process_count()}: start it on one."
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
 
@@ -140,13 +146,12 @@ def _grid_drawer(
     if not config.grid_people or VALIDATION not in dataset.splits:
         return None
     photos, shape = dataset.photos(VALIDATION), sample_shape(config)
-    people = range(min(config.grid_people, len(photos.clusters)))
     references = config.data.draws.max_references
+    asked = held_out_requests(photos, config.grid_people, tokenizer, shape, references, config.seed)
     generate = make_generate(Sampler(system, config.system.schedule.prediction))
     plan = config.system.sampling.plan(config.system.schedule)
 
     def draw(state: TrainState) -> Image.Image:
-        asked = held_out_requests(photos, people, tokenizer, shape, references, config.seed)
         images = generate(state.sampling_params, asked.request, plan)
         return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
 

@@ -129,6 +129,8 @@ def test_lines_that_will_not_do_are_named_and_the_rest_is_taken(tmp_path):
         b'{"photo": "caf\xe9.jpg", "identity": "Ann"}',
         {"photo": "\udcff.jpg", "identity": "Ann"},
         {"photo": "4\0.jpg", "identity": "Ann"},
+        {"photo": "5.jpg", "identity": "Ann", "caption": "a \ud800"},
+        {"photo": "6.jpg", "identity": "Ann", "provenance": "\udfff"},
     )
     ids, outcomes = collected(path)
     assert ids == {"Ann": ["1.jpg", "4\0.jpg"]}
@@ -136,6 +138,7 @@ def test_lines_that_will_not_do_are_named_and_the_rest_is_taken(tmp_path):
         *["bad_line"] * 5,
         "duplicate_source_id",
         *["name_not_utf8"] * 2,
+        *["bad_line"] * 2,
     ]
     assert outcomes[0][0] == "list.jsonl, line 2"
     assert outcomes[5][:2] == ("1.jpg", "Bo")

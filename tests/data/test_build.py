@@ -15,6 +15,7 @@ from flashface_jax.data import build as command
 from flashface_jax.data.building.arrangement import choose_splits
 from flashface_jax.data.building.examination import DROPS
 from flashface_jax.data.building.lock import alone_in
+from flashface_jax.data.building.removals import plain
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.id_clusters import id_clusters_dataset_builder as builder_module
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder
@@ -282,6 +283,18 @@ def test_splits_share_nobody_and_hold_out_a_tenth_at_most():
         assert sorted(splits["train"] + held) == sorted(counts)
     assert choose_splits(counts, 20, (), 0) == choose_splits(counts, 20, (), 0)
     assert choose_splits(counts, 20, (), 0) != choose_splits(counts, 20, (), 1)
+
+
+def test_a_person_in_two_spellings_is_in_one_split():
+    spelt = [("José  %d", "José %d"), ("Jose\u0301 %d", " José %d\n")]
+    counts = {way % i: 4 for i in range(30) for ways in spelt for way in ways}
+    assert len(counts) == 120
+    for names in ((), ("José 3",)):
+        splits = choose_splits(counts, 12, names, 0)
+        train, held_out = (set(map(plain, splits[split])) for split in ("train", "validation"))
+        assert not train & held_out
+        assert len(train | held_out) == 30
+        assert len(held_out) >= (1 if names else 3)
 
 
 def test_few_of_the_held_out_change_when_others_come():

@@ -237,6 +237,12 @@ def test_a_state_of_another_sequence_is_refused(start, changed, named):
         start(**changed).set_state(start().get_state())
 
 
+@pytest.mark.parametrize("state", [{"next_index": 4}, {"0": {"next_index": 4}}, {}])
+def test_a_state_that_names_no_data_is_refused(start, state):
+    with pytest.raises(ValueError, match=r"does not say which data it was trained on.*another run"):
+        start().set_state(state)
+
+
 def test_a_state_of_other_data_is_refused(start, tmp_path):
     other = flat_dataset(tmp_path, [PHOTOS] * (PEOPLE - 1) + [PHOTOS - 1])
     with pytest.raises(ValueError, match=r"dataset: .*restore them, or begin another run"):

@@ -68,6 +68,13 @@ def test_a_run_leaves_what_it_promises(whole_run):
         assert sheet.size[1] > 2 * 128
 
 
+def test_several_processes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="runs in one process, and there are 2"):
+        train(with_changes(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_seed_gives_other_losses(whole_run, tmp_path):
     train(with_changes(seed=1, steps=1, grid_people=0), tmp_path / "run")
     assert losses(tmp_path / "run")[0] != losses(whole_run[0])[0]

@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flashface_jax.data.building.removals import plain
 from flashface_jax.data.building.staging import Staging
+from flashface_jax.data.dataset import TRAIN, VALIDATION
 
-TRAIN, VALIDATION = "train", "validation"
 DIGESTS = 2**256
 
 
@@ -32,6 +33,8 @@ def choose_splits(
 ) -> dict[str, list[str]]:
     """Identities of each split, in order; no identity is in two (paper, §4.1: 200 are held out).
 
+    Nor is a person whose name is spelt in two ways that `plain` makes one: manifests are merged.
+
     Args:
         photos_per_identity: number of photos, by name.
         held_out: how many to hold out, of those with two photos or more, but a tenth at most. Which
@@ -46,11 +49,11 @@ def choose_splits(
         raise ValueError(f"No photo is kept of {unknown[0]!r}, who is to be held out.")
     able = [name for name, photos in photos_per_identity.items() if photos >= 2]
     count = min(held_out, len(able) // 10)
-    drawn = sorted(able, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    chosen = set(names or drawn[:count])
+    drawn = sorted(able, key=lambda name: hashlib.sha256(f"{seed}/{plain(name)}".encode()).digest())
+    chosen = set(map(plain, names or drawn[:count]))
     splits = {
-        TRAIN: [name for name in photos_per_identity if name not in chosen],
-        VALIDATION: [name for name in photos_per_identity if name in chosen],
+        TRAIN: [name for name in photos_per_identity if plain(name) not in chosen],
+        VALIDATION: [name for name in photos_per_identity if plain(name) in chosen],
     }
     if not splits[TRAIN]:
         raise ValueError("No photo is left to train on.")

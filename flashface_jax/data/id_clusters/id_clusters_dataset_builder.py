@@ -28,11 +28,11 @@ from flashface_jax.data.building.staging_file import (
     read_remarkable,
     remove_staging,
 )
+from flashface_jax.data.dataset import REFERENCES
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.files import whole_file
 
 Example = tuple[int, dict[str, Any]]
-REFERENCES = "_references"
 OUTCOMES = "outcomes.jsonl"
 STAGING = ".id_clusters-build.sqlite"
 PHOTO_PER_CROP = 8  # about how many times a crop's bytes a photo has
