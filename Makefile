@@ -30,9 +30,9 @@ test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # In an environment of its own: insightface brings an OpenCV that needs a display's libraries, which
-# the headless one replaces; Apache Beam asks for older versions of three packages, and runs with
+# the headless one replaces; Apache Beam asks for older versions of four packages, and runs with
 # the Pillow whose pixels the tests know.
-BEAM_MINDS := pillow|protobuf|pyarrow
+BEAM_MINDS := beartype|pillow|protobuf|pyarrow
 $(VENV)-faces/installed: pyproject.toml constraints.txt
 	@echo "Creating $(VENV)-faces with insightface and Apache Beam, to test the curation of photos ..."
 	@$(PYTHON) -m venv $(VENV)-faces

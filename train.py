@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         app.usage(shorthelp=True, detailed_error=f"unknown argument {arguments[1]}", exitcode=1)
     # Imported here because processes that make samples import this file too, and need neither.
+    from flashface_jax.errors import sentence  # noqa: PLC0415
     from flashface_jax.training.config import from_mapping  # noqa: PLC0415
     from flashface_jax.training.loop import train  # noqa: PLC0415
 
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value)
     try:
         train(from_mapping(CONFIG.value.to_dict()), workdir)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {sentence(error)}")
     print(f"wrote {workdir}")
 
 

@@ -201,7 +201,7 @@ def data_wait(config_path: Path, steps: int = 60) -> None:
     config = load_config(config_path)
     with tempfile.TemporaryDirectory() as workdir:
         dataset = open_dataset(Path(workdir), config.data)
-        tokenizer = open_tokenizer(Path(workdir), config, dataset.photos(TRAIN))
+        tokenizer = open_tokenizer(Path(workdir), config, dataset)
         shape, draws = sample_shape(config), config.data.draws
         pool = photo_pool(dataset, TRAIN, shape.reference_size)
         samples = ordered(pool, 0, MakeSample(pool, tokenizer, shape, draws))

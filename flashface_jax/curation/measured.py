@@ -1,5 +1,6 @@
 """What is measured in a photo, once: its faces, their embeddings, and a hash of the picture."""
 
+import errno
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 
 from flashface_jax.curation.duplicates import perceptual_hash
 from flashface_jax.curation.embedding import FaceEmbedder
+from flashface_jax.errors import sentence
 from flashface_jax.faces.choose import MIN_SCORE
 from flashface_jax.faces.detect import Face, FaceDetector, largest_first
 from flashface_jax.faces.files import read_photo
@@ -20,6 +22,8 @@ from flashface_jax.faces.sharpness import sharpness
 SMALLEST_FACE = 32
 # A person's face is among the largest, or the photo is not used.
 MOST_FACES = 8
+# Errors of a file system that may be over a minute later.
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +84,16 @@ class Measured:
 
 
 def measure(photo: Path, detector: FaceDetector, embedder: FaceEmbedder) -> Measured:
-    """Read a photo and measure it; one that cannot be read is a problem, no error."""
+    """Read a photo and measure it; one that cannot be read is a problem, no error.
+
+    Raises:
+        OSError: the file system failed, which says nothing of the photo.
+    """
     try:
         image = read_photo(photo, longest_side=None)
     except ValueError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
+            raise OSError(f"{sentence(error)} Start the same command again.") from error
         return _without_faces("unreadable", str(error))
     faces = main_faces(detector.detect(image))
     if not faces:

@@ -92,7 +92,8 @@ class DrawSample(grain.transforms.RandomMap):
     """Draws the sample of a usable identity. Nothing but its random numbers decides what is drawn.
 
     A photo that does not decode is passed over for the identity's next one in the drawn order; an
-    identity without a target and a reference that decode is passed over for the next identity.
+    identity without a target and a reference (where they are not dropped) that decode is passed
+    over for the next identity.
     Both are counted, and each photo is named once by every process that meets it.
     """
 

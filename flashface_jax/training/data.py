@@ -1,6 +1,6 @@
 """The data of a run: a built dataset, or one of the built-in world, and the tokenizer."""
 
-import itertools
+import math
 import tempfile
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from flashface_jax.data.build import build
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
-from flashface_jax.data.dataset import IdClusters, Photos
+from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
 from flashface_jax.files import new_directory
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
@@ -44,12 +44,15 @@ def _build_world(config: WorldConfig, out: Path) -> None:
         build(Path(folder), out, BuildOptions(form, held_out=0, held_out_names=names))
 
 
-def open_tokenizer(workdir: Path, config: TrainConfig, photos: Photos) -> Tokenizer:
-    """Open the run's tokenizer, or train it on the first captions."""
+def open_tokenizer(workdir: Path, config: TrainConfig, dataset: IdClusters) -> Tokenizer:
+    """Open the run's tokenizer, or train it on captions from all over the dataset."""
     path = workdir / "tokenizer"
     if not path.exists():
-        captions = (photo.caption for photo in itertools.islice(photos, MOST_CAPTIONS))
+        records = dataset.references(TRAIN) or dataset.photos(TRAIN)  # crops are quicker to read
+        every = math.ceil(len(records) / MOST_CAPTIONS)
+        places = tqdm(range(0, len(records), every), desc="reading captions", unit="photo")
         length = config.system.text_tower.length
         with new_directory(path) as draft:
+            captions = (records[i].caption for i in places)
             train_tokenizer(captions, draft, length, config.data.world.vocabulary)
     return Tokenizer.from_directory(path)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
 
     # Data.
     dataset = open_dataset(workdir, config.data)
-    tokenizer = open_tokenizer(workdir, config, dataset.photos(TRAIN))
+    tokenizer = open_tokenizer(workdir, config, dataset)
     shape, order = sample_shape(config), Order(config.seed, config.data.draws)
     print(f"training on {describe_pool(photo_pool(dataset, TRAIN, shape.reference_size))}")
     batches = training_batches(
@@ -86,9 +87,18 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     metrics = MetricsWriter(workdir, int(state.step))
     meter = Meter(config.batch_size)
 
-    with tqdm(
-        total=config.steps, initial=int(state.step), unit="step", desc="training", smoothing=0.05
-    ) as progress:
+    with (
+        closing(batches),
+        closing(metrics),
+        closing(checkpoints),
+        tqdm(
+            total=config.steps,
+            initial=int(state.step),
+            unit="step",
+            desc="training",
+            smoothing=0.05,
+        ) as progress,
+    ):
         for step in range(int(state.step) + 1, config.steps + 1):
             state, step_metrics = train_step(state, Batch(**jax.device_put(next(batches))))
             meter.add(step_metrics)
@@ -105,9 +115,6 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
                 path = metrics.picture(step, "held_out", draw_grid(state))
                 progress.write(f"wrote {path}")
                 meter.restart()
-    batches.close()
-    metrics.close()
-    checkpoints.close()
     return state
 
 

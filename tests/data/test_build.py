@@ -136,7 +136,7 @@ def test_every_line_has_an_outcome_and_none_is_lost(tmp_path):
     kept = [one for split in records(dataset).values() for one in split]
     assert len(kept) == 2 * list(expected.values()).count("kept")
     notes = {one["line"]: one.get("notes", []) for one in told}
-    assert notes[2] == ["no_caption", "stripped"] and 1 not in notes
+    assert notes[1] == ["shared_picture"] and notes[2] == ["no_caption", "stripped"]
     assert notes[3] == ["no_caption", "transcoded", "turned"]
     assert notes[5] == ["landmarks_unusable", "no_landmarks", "no_caption", "stripped"]
     assert "name_escaped" in notes[6]
@@ -463,3 +463,11 @@ def test_help_teaches(capsys):
         command.main(["--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0 and '"face_box": [310, 120, 530, 410]' in said
+
+
+def test_one_picture_of_two_people_is_noted_of_both(tmp_path):
+    write_photo(tmp_path, "a.jpg", encoded(pixels(0)))
+    lines = [line("a.jpg", name, source_id=name) for name in ("Ann", "Eve")]
+    dataset = built(write_lines(tmp_path, lines), tmp_path / "out")
+    assert dataset.metadata["notes"]["shared_picture"] == 2
+    assert dataset.metadata["outcomes"] == {"kept": 2}

@@ -56,6 +56,7 @@ NOTES = {
     "landmarks_unusable": "landmarks that are no finite numbers were left out",
     "no_caption": "the caption is empty",
     "face_cut": "the face box reaches out of the photo",
+    "shared_picture": "another identity has the same picture: look whether both are in it",
     "name_escaped": "the file's name is no UTF-8: its source id spells the bytes",
 }
 

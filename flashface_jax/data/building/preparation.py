@@ -65,4 +65,5 @@ def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:
             staging.record(pool.map(look, rows))
             bar.update(len(rows))
     staging.drop_same_pictures()
+    staging.note_shared_pictures()
     staging.index_identities()

@@ -119,6 +119,16 @@ class Staging:
                 "FROM photos WHERE outcome = 'kept') WHERE nth > 1)"
             )
 
+    def note_shared_pictures(self) -> None:
+        """Note on kept photos that another identity has the same picture: one name may be wrong."""
+        with self._db:
+            self._db.execute(
+                "UPDATE photos SET notes = trim(notes || ' shared_picture') "
+                "WHERE outcome = 'kept' AND notes NOT LIKE '%shared_picture%' AND picture IN ("
+                "SELECT picture FROM photos WHERE outcome = 'kept' GROUP BY picture "
+                "HAVING COUNT(DISTINCT identity) > 1)"
+            )
+
     def photos_per_identity(self) -> dict[str, int]:
         """Kept photos of each identity, by name, in order."""
         return dict(
