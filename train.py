@@ -14,6 +14,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from flashface_jax.errors import sentence, stopped
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/synthetic.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; made if it does not exist.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -24,7 +26,6 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         app.usage(shorthelp=True, detailed_error=f"unknown argument {arguments[1]}", exitcode=1)
     # Imported here because processes that make samples import this file too, and need neither.
-    from flashface_jax.errors import sentence  # noqa: PLC0415
     from flashface_jax.training.config import from_mapping  # noqa: PLC0415
     from flashface_jax.training.loop import train  # noqa: PLC0415
 
@@ -32,10 +33,25 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value)
     try:
         train(from_mapping(CONFIG.value.to_dict()), workdir)
+    except KeyboardInterrupt:
+        sys.exit(stopped("the same command goes on from the newest checkpoint."))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {sentence(error)}")
     print(f"wrote {workdir}")
 
 
+def parse(arguments: list[str]) -> list[str]:
+    """Read the command line; what is left of it."""
+    try:
+        left: list[str] = app.parse_flags_with_usage(arguments)
+    except AttributeError as error:
+        if not isinstance(error.__context__, KeyError):
+            raise
+        # So ml_collections says that there is no such field, and what else may have been meant.
+        named = ": ".join(str(error.__context__.args[0]).splitlines())
+        sys.exit(f"error: the configuration has no field {named}")
+    return left
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

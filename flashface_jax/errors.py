@@ -1,9 +1,12 @@
 """Errors as one sentence, and values short enough to stand in one."""
 
 import reprlib
+import sys
 from typing import Any
 
 LONGEST_SENTENCE = 1000
+STOPPED = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = _shortener.maxlong = 60
@@ -23,3 +26,9 @@ def sentence(error: Exception) -> str:
 def shortened(value: Any) -> str:
     """A value as Python writes it, cut where it is long or deep."""
     return _shortener.repr(value)
+
+
+def stopped(remedy: str) -> int:
+    """Say on standard error that Ctrl-C ended a command, and what to do; its exit status."""
+    print(f"\nerror: stopped; {remedy}", file=sys.stderr)
+    return STOPPED

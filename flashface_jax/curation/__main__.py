@@ -20,7 +20,7 @@ from flashface_jax.curation.plan import make_plan
 from flashface_jax.curation.results import write_results
 from flashface_jax.curation.work import DRAFT, write_person
 from flashface_jax.data.manifest import FILE_NAME
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, stopped
 from flashface_jax.files import require_writable
 
 COLLECTED = "collected.jsonl"
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         curate(options, flags)
     except KeyboardInterrupt:
-        print("\nerror: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return stopped("the same command goes on from here.")
     except ModuleNotFoundError as error:
         if error.name != "apache_beam":
             raise
@@ -59,7 +58,7 @@ def curate(options: argparse.Namespace, flags: Sequence[str]) -> None:
     photos, out = options.photos, options.out
     unknown = unknown_flags(flags)
     if unknown:
-        raise ValueError(f"--{unknown[0]} is no option here nor of Apache Beam; see --help.")
+        raise ValueError(f"{unknown[0]} is no option here nor of Apache Beam; see --help.")
     check_places(photos, out)
     work = out.absolute() / "work"
     (work / "people").mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,10 @@ def find_recogniser(models: Path) -> Path:
             f"The face embedder cannot be imported ({error}): pip install 'flashface-jax[faces]'."
         ) from error
     if not models.is_dir():
-        raise ValueError(f"The face models {models} are no folder: give --models DIR.")
+        raise ValueError(
+            f"The face models {models} are no folder: give --models DIR, or leave "
+            "it out to download buffalo_l."
+        )
     for file in sorted(models.glob("*.onnx")):
         try:
             graph = onnx.load(str(file), load_external_data=False).graph

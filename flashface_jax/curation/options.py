@@ -63,7 +63,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[argparse.Na
         "--detector",
         choices=("insightface", "cascade"),
         default="insightface",
-        help="cascade: OpenCV's, less accurate; --models then needs no detector",
+        help="cascade: OpenCV's, less accurate; --models then needs no detector, but still a "
+        "recognition model (default: %(default)s)",
     )
     _add_rules(parser)
     captions = parser.add_argument_group("captions")
@@ -96,7 +97,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     clusters, quality = ClusterRules(), QualityRules()
     group.add_argument(
         "--min-similarity",
-        type=_similarity,
+        type=similarity,
         default=clusters.min_similarity,
         metavar="X",
         help="least cosine of a face to the centre of the person's faces (0.6, as in the paper)",
@@ -110,7 +111,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-sharpness",
-        type=_sharpness,
+        type=sharpness,
         default=quality.min_sharpness,
         metavar="X",
         help=f"least variance of the face's Laplacian at 112x112 ({quality.min_sharpness:.0f}); "
@@ -136,13 +137,15 @@ def _number(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-def _similarity(text: str) -> float:
+def similarity(text: str) -> float:
+    """A cosine; argparse calls a wrong value by this function's name."""
     if not 0 < float(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
     return float(text)
 
 
-def _sharpness(text: str) -> float:
+def sharpness(text: str) -> float:
+    """A variance, likewise."""
     if not 0 <= float(text) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
     return float(text)

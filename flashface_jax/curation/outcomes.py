@@ -23,7 +23,7 @@ DROPPED: dict[str, tuple[Step, str]] = {
     "outside_cluster": ("select", "its face lies outside the person's cluster"),
     "dissimilar": ("select", "its face is not similar enough to the person's centre"),
     "small_face": ("select", "the person's face is too small"),
-    "several_faces": ("select", "another face is about as large or larger"),
+    "several_faces": ("select", "another face is over half as large"),
     "blurred": ("select", "the person's face is not sharp"),
     "too_few_photos": ("select", "the identity has too few photos left"),
 }

@@ -13,7 +13,6 @@ from flashface_jax.curation.embedding import ArcFaceEmbedder, find_recogniser
 from flashface_jax.curation.options import rules_of
 from flashface_jax.curation.steps import Caption, Measure, Select, Step
 from flashface_jax.curation.work import digest, file_digest, prepare
-from flashface_jax.errors import sentence
 from flashface_jax.faces.insightface_detector import PACK, download_pack, find_detector
 
 # Changed with what the steps compute, so that older files are not taken for newer ones.
@@ -66,10 +65,15 @@ def make_plan(options: argparse.Namespace, work: Path) -> Plan:
 def _downloaded_pack() -> Path:
     try:
         return download_pack()
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
         raise ValueError(
-            f"No model pack was given and {PACK} cannot be downloaded: give --models DIR, the "
-            f"folder of an insightface model pack ({sentence(error)})"
+            f"insightface cannot be imported ({error}): pip install 'flashface-jax[curation]'."
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"No model pack was given and {PACK} cannot be downloaded ({error.__cause__}): give "
+            "--models DIR, the folder of an insightface model pack; --detector cascade needs its "
+            "recognition model too."
         ) from error
 
 

@@ -4,7 +4,8 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import apache_beam as beam
@@ -93,10 +94,23 @@ def _unwrapped(error: Exception) -> BaseException:
 
 
 def unknown_flags(flags: Sequence[str]) -> list[str]:
-    """Names of options that Beam does not know either."""
+    """Options that Beam does not know either, and words that follow none, which it passes over."""
     known = PipelineOptions(list(flags)).get_all_options()
-    names = [flag.removeprefix("--").split("=")[0] for flag in flags if flag.startswith("--")]
-    return [name for name in names if name not in known and name.removeprefix("no_") not in known]
+    return [
+        flag
+        for before, flag in pairwise(["", *flags])
+        if not (_is_option(flag, known) or _takes(before, flag))
+    ]
+
+
+def _is_option(flag: str, known: Container[str]) -> bool:
+    name = flag.removeprefix("--").split("=")[0]
+    return flag.startswith("--") and (name in known or name.removeprefix("no_") in known)
+
+
+def _takes(before: str, flag: str) -> bool:
+    """Whether a word may be the value of the one before it."""
+    return before.startswith("--") and "=" not in before and not flag.startswith("-")
 
 
 def _files(step: Step) -> set[str]:

@@ -34,7 +34,7 @@ from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.building.removals import Removals, in_vain, read_removals
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, stopped
 from flashface_jax.files import require_writable
 
 
@@ -121,7 +121,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=default.held_out,
         help="identities in the validation split, a tenth of all at most (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of which identities are held out (default: 0)")
+    add("--seed", type=int, default=0, help="of the choice of held-out identities (default: 0)")
     add("--remove", type=Path, help="list of removals: lines 'identity: NAME', 'source_id: ID'")
     add(
         "--reference-size",
@@ -166,7 +166,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the dataset is there, 1 on an error."""
+    """Run the command; 0 when the dataset is there, 1 on an error, 130 after Ctrl-C."""
     asked = parse(arguments)
     try:
         options = BuildOptions(
@@ -178,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=asked.threads,
         )
         place = build(asked.source, asked.out, options)
+    except KeyboardInterrupt:
+        return stopped("the same command goes on from here.")
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ from flashface_jax.data.inspection.inspecting import InspectOptions, inspect_dat
 from flashface_jax.data.inspection.page import checksum_words
 from flashface_jax.data.inspection.report import Report
 from flashface_jax.data.inspection.writing import write_report
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, stopped
 from flashface_jax.files import require_writable
 from flashface_jax.tokenizer import Tokenizer
 
@@ -43,7 +43,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     default, add = InspectOptions(), parser.add_argument
     add("dataset", type=Path, metavar="DIR", help="a dataset, or TFDS' data_dir above it")
-    add("--out", type=Path, default=Path("inspection"), help="folder to write (%(default)s)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("inspection"),
+        help="folder to write (default: %(default)s)",
+    )
     add("--split", help="look at this split alone (default: all)")
     add(
         "--sample",
@@ -154,10 +159,12 @@ def complain(report: Report) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the report is written, 1 on an error or if the dataset is damaged."""
+    """Run the command; 0 when the report is written, 1 on an error or damage, 130 after Ctrl-C."""
     asked = parse(arguments)
     try:
         report, written = run(asked)
+    except KeyboardInterrupt:
+        return stopped("the same command begins again.")
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1

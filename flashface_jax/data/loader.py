@@ -4,6 +4,7 @@ The sequence of samples depends on the dataset alone, not on hosts, workers, thr
 size, and all that has to be kept to go on is one integer.
 """
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,6 +161,11 @@ class BatchLoader(grain.DatasetIterator[Sample]):
             if not flags.FLAGS.is_parsed():  # Grain asks for one; a program need not have any
                 flags.FLAGS.mark_as_parsed()
             batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(options.workers, options.prefetch)
+                grain.MultiprocessingOptions(options.workers, options.prefetch), _leave_ctrl_c
             )
         return iter(batches)
+
+
+def _leave_ctrl_c(worker: int, workers: int) -> None:
+    """Let Ctrl-C, which reaches every process of a terminal, end the one that ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -125,6 +125,8 @@ def parse_line(text: str, number: int) -> Line:
         if unusable:
             values["landmarks"] = None
         entry: PhotoEntry = from_json(PhotoEntry, values, "the line")
+    except json.JSONDecodeError as error:
+        return Line(number, None, f"the line is no JSON: {error.msg} at character {error.colno}.")
     except (ValueError, RecursionError) as error:
         return Line(number, None, sentence(error))
     return Line(number, entry, unusable_landmarks=unusable)

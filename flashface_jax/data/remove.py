@@ -31,7 +31,7 @@ from flashface_jax.data.building.rewriting import write_without
 from flashface_jax.data.building.selection import Named, digests, find_named
 from flashface_jax.data.dataset import NAME, TRAIN, IdClusters, find_dataset
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import STAGING
-from flashface_jax.errors import sentence, shortened
+from flashface_jax.errors import sentence, shortened, stopped
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when all that the dataset has of the list is gone, 1 on an error."""
+    """Run the command; 0 when all that the list names is gone, 1 on an error, 130 after Ctrl-C."""
     asked = parse(arguments)
     try:
         outcome = remove(asked.dataset, read_removals(asked.list), dry_run=asked.dry_run)
         told = report(outcome, dry_run=asked.dry_run)
+    except KeyboardInterrupt:
+        return stopped("the dataset is whole, and the same command goes on.")
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1

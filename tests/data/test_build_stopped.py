@@ -155,6 +155,22 @@ def test_what_was_examined_before_a_stop_is_not_examined_again(
     assert again.metadata == undisturbed[0].metadata
 
 
+def test_ctrl_c_is_told_in_a_line_and_the_same_command_goes_on(
+    source, undisturbed, tmp_path, monkeypatch, capsys
+):
+    words = ["--source", str(source), "--out", str(tmp_path), *WORDS]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 150)
+        assert command.main(words) == 130
+    said = capsys.readouterr().err
+    assert said.endswith("\nerror: stopped; the same command goes on from here.\n")
+    assert "Traceback" not in said
+    assert command.main(words) == 0
+    assert IdClusters(tmp_path).metadata == undisturbed[0].metadata
+    said = capsys.readouterr().err
+    assert "examining photos" in said and "reading the manifest" not in said
+
+
 def test_another_manifest_or_other_options_begin_anew(source, tmp_path, monkeypatch):
     lines = [json.loads(one) for one in (source / "manifest.jsonl").read_text().splitlines()[:50]]
     other = source / "other.jsonl"

@@ -323,6 +323,18 @@ def test_throughput_is_measured(with_crops, tmp_path, capsys):
     assert f"{rates['samples_per_second']:.1f} samples/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("stage", ["inspect_dataset", "write_report"])
+def test_ctrl_c_is_told_in_a_line(planted, tmp_path, capsys, monkeypatch, stage):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, stage, stop)
+    assert run(planted, tmp_path) == 130
+    said = capsys.readouterr()
+    assert said.err.endswith("\nerror: stopped; the same command begins again.\n")
+    assert said.out == "" and not (tmp_path / "out").exists()
+
+
 def test_a_whole_dataset_verifies(with_crops, tmp_path, capsys):
     assert run(with_crops, tmp_path, "--verify") == 0
     said = capsys.readouterr()

@@ -27,7 +27,10 @@ def without(*names):
 
 
 MALFORMED = {
-    "no JSON": ("{", "Expecting"),
+    "no JSON": (
+        "{",
+        "the line is no JSON: Expecting property name enclosed in double quotes at character 2.",
+    ),
     "a text": ('"a.jpg"', "the line is 'a.jpg'; it must be an object"),
     "a list": ("[1, 2]", "the line is [1, 2]; it must be an object"),
     "null": ("null", "the line is None"),
@@ -66,6 +69,11 @@ def test_a_malformed_line_says_in_a_sentence_what_is_wrong(name):
     assert said in parsed.problem and parsed.problem.endswith(".")
     assert "\n" not in parsed.problem and len(parsed.problem) < 1100
     parsed.problem.encode()  # can be stored
+
+
+def test_where_a_line_is_no_json_is_told():
+    problem = parse_line('{"photo": "a.jpg",}', 7).problem
+    assert problem.startswith("the line is no JSON: ") and problem.endswith(" at character 19.")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -323,6 +326,18 @@ def test_augmentation_leaves_the_draws_as_they_are(start):
         np.testing.assert_array_equal(other["reference_valid"], plain["reference_valid"])
         difference = np.abs(other["references"].astype(int) - plain["references"])
         assert 0 < difference.max() <= 0.05 * 255 + 1
+
+
+def test_ctrl_c_ends_the_program_and_not_its_workers_by_themselves(start, capfd):
+    expected, before = take(start(), 8), {*multiprocessing.active_children()}
+    loader = start(loader=LoaderOptions(workers=1, prefetch=1))
+    found = take(loader, 1)
+    (worker,) = {*multiprocessing.active_children()} - before
+    os.kill(worker.pid, signal.SIGINT)
+    found += take(loader, 7)
+    assert all(equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert "Traceback" not in capfd.readouterr().err
+    loader.close()
 
 
 def test_batches_that_cannot_be_are_refused(dataset, tokenizer, start):

@@ -209,6 +209,21 @@ def test_a_write_that_fails_leaves_the_dataset_as_it_was(dataset, run, monkeypat
     assert files(dataset.path) == before and os.listdir(dataset.path.parent) == ["1.0.0"]
 
 
+def test_ctrl_c_is_told_in_a_line_and_the_same_command_goes_on(dataset, run, monkeypatch):
+    before = files(dataset.path)
+
+    def stop(path, records):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewriting, "write_shard", stop)
+        status, _, err = run("identity: person04")
+    assert status == 130
+    assert err.endswith("\nerror: stopped; the dataset is whole, and the same command goes on.\n")
+    assert files(dataset.path) == before and os.listdir(dataset.path.parent) == ["1.0.0"]
+    assert run("identity: person04")[0] == 0
+
+
 # Kills
 
 

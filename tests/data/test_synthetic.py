@@ -305,6 +305,16 @@ def test_the_command_writes_a_picture_and_prints_its_path(tmp_path, capsys):
         assert picture.size == (3 * 64 + 2 * 2, 2 * 64 + 2)
 
 
+def test_ctrl_c_is_told_in_a_line_and_leaves_no_manifest(tmp_path, capsys, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SyntheticWorld, "photo", stop)
+    assert main(["photos", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.endswith("\nerror: stopped; the same command begins again.\n")
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
 def test_framing_bounds_size_and_turn_and_changes_nothing_else():
     framing = Framing(face_sizes=(0.6, 0.7), turn=0.25)
     framed = SyntheticWorld(11, 12, 12, 64, framing)

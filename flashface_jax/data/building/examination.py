@@ -209,7 +209,9 @@ def _check_face(entry: PhotoEntry, width: int, height: int) -> None:
     x1, y1, x2, y2 = face_arrays(entry)[0].tolist()
     box = [round(edge, 1) for edge in entry.face_box]
     if round(x1) >= round(x2) or round(y1) >= round(y2):
-        raise _RefusedError("face_box_empty", f"face_box {box} holds no pixel.")
+        raise _RefusedError(
+            "face_box_empty", f"face_box {box} holds no pixel: it is x1, y1, x2, y2 in pixels."
+        )
     inside = _overlap(x1, x2, width) * _overlap(y1, y2, height)
     if inside <= 0.5 * (x2 - x1) * (y2 - y1):
         detail = f"half or more of face_box {box} is outside the photo of {width}x{height} pixels."

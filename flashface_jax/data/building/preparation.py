@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from flashface_jax.data.building.examination import Dropped, Form, Kept, examine
 from flashface_jax.data.building.removals import Removals
 from flashface_jax.data.building.staging import Staging
-from flashface_jax.data.manifest import PhotoEntry, read_manifest
+from flashface_jax.data.manifest import Line, PhotoEntry, read_manifest
 
 AT_ONCE = 128
 
@@ -46,8 +47,7 @@ class BuildOptions:
 
 def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:
     """Take a manifest in and examine its photos; what was done before a stop is not done again."""
-    lines = iter(tqdm(read_manifest(manifest), desc="reading the manifest", unit="line"))
-    staging.fill(lines, options.removals)
+    staging.fill(_lines(manifest), options.removals)
     folder = manifest.parent
 
     def look(row: tuple[int, PhotoEntry]) -> tuple[int, Kept | Dropped]:
@@ -67,3 +67,8 @@ def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:
     staging.drop_same_pictures()
     staging.note_shared_pictures()
     staging.index_identities()
+
+
+def _lines(manifest: Path) -> Iterator[Line]:
+    """The manifest's lines, with a bar from the first that is asked for."""
+    yield from tqdm(read_manifest(manifest), desc="reading the manifest", unit="line")

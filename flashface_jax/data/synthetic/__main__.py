@@ -20,7 +20,7 @@ from tqdm import tqdm
 from flashface_jax.data.synthetic.drawing import Pixels
 from flashface_jax.data.synthetic.photo_files import write_photos
 from flashface_jax.data.synthetic.world import SyntheticWorld
-from flashface_jax.errors import sentence
+from flashface_jax.errors import sentence, stopped
 
 
 def contact_sheet(world: SyntheticWorld) -> Pixels:
@@ -53,7 +53,7 @@ WRITERS = {"sheet": write_sheet, "photos": write_folder}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line, draws, prints the path; 1 on an error."""
+    """Parses the command line, draws, prints the path; 1 on an error, 130 after Ctrl-C."""
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m flashface_jax.data.synthetic", description=__doc__, formatter_class=text
@@ -62,12 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="picture or folder to write")
     parser.add_argument("--identities", type=int, default=5, help="people (default: 5)")
     parser.add_argument("--photos", type=int, default=6, help="photos of each (default: 6)")
-    parser.add_argument("--size", type=int, default=128, help="side in pixels (default: 128)")
+    parser.add_argument(
+        "--size", type=int, default=128, help="side in pixels, 64 to 768 (default: 128)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the world (default: 0)")
     asked = parser.parse_args(arguments)
     try:
         world = SyntheticWorld(asked.seed, asked.identities, asked.photos, asked.size)
         WRITERS[asked.what](world, asked.out)
+    except KeyboardInterrupt:
+        return stopped("the same command begins again.")
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1

@@ -1,0 +1,47 @@
+"""train.py as a command: what it says when something is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# The command, where training is stopped by Ctrl-C as soon as it begins.
+STOPPED = """
+import runpy
+from flashface_jax.training import loop
+def stop(config, workdir):
+    raise KeyboardInterrupt
+loop.train = stop
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def run(*words, program=("train.py",)):
+    """The command's exit status and what it says on standard error."""
+    command = [sys.executable, *program, "--config", "configs/synthetic.py", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+WRONG = {
+    "a field": ("--config.data.loader.worker=1", "has no field 'worker': Did you mean \"workers\""),
+    "a number": ("--config.batch_size=0", "batch_size is 0"),
+    "a dataset": ("--config.data.dataset=nowhere", "nowhere holds no dataset id_clusters"),
+    "a place": ("--workdir=/proc/x", "/proc/x: No such file or directory."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, name):
+    word, said = WRONG[name]
+    status, err = run("--workdir", tmp_path / "run", word)
+    assert status == 1
+    assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path):
+    status, err = run("--workdir", tmp_path / "run", program=("-c", STOPPED))
+    assert status == 130
+    assert err == "\nerror: stopped; the same command goes on from the newest checkpoint.\n"
