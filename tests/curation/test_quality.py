@@ -73,4 +73,4 @@ def test_a_failing_file_system_is_no_verdict_on_a_photo(tmp_path, monkeypatch, n
         with pytest.raises(OSError, match=r"a\.png .*Start the same command again"):
             measure(path, Nobody(), Nobody())
     else:
-        assert measure(path, Nobody(), Nobody()).problems.tolist() == ["unreadable"]
+        assert list(measure(path, Nobody(), Nobody()).problems) == ["unreadable"]
