@@ -245,9 +245,11 @@ def test_a_model_writes_the_captions_once(world, tmp_path, capsys):
         assert [entry.caption] == captioner.caption([photo])
     empty = [o["photo"] for o in outcomes(tmp_path / "out") if o["outcome"] == "empty_caption"]
     assert len(empty) == sum(entry.caption == "" for entry in found)
-    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/work/caption").iterdir()}
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "work" / "caption").iterdir()}
     assert main(arguments(world, tmp_path / "out", *more)) == 0
-    assert made == {p: p.stat().st_mtime_ns for p in (tmp_path / "out/work/caption").iterdir()}
+    assert made == {
+        p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "work" / "caption").iterdir()
+    }
 
 
 def test_the_cascade_needs_no_detection_model(world, tmp_path, capsys):
