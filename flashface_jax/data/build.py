@@ -32,6 +32,7 @@ from flashface_jax.data.building.examination import DROPS, NOTES, Form
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.building.removals import Removals, in_vain, read_removals
+from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
 from flashface_jax.errors import sentence, stopped
@@ -96,6 +97,13 @@ def summary(place: Path) -> str:
     return "\n".join(lines)
 
 
+def _held_out_by(path: Path | None) -> tuple[str, ...]:
+    """People of a dataset's validation split; nobody if no dataset is named."""
+    if path is None:
+        return ()
+    return tuple(IdClusters(path).photos(VALIDATION).clusters.identities)
+
+
 def _unmatched(removals: Removals, out: Path) -> list[str]:
     """Entries of the list of removals that name nothing of the manifest."""
     if removals == Removals():
@@ -120,6 +128,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=default.held_out,
         help="identities in the validation split, a tenth of all at most (default: %(default)s)",
+    )
+    add(
+        "--held-out-as",
+        type=Path,
+        metavar="DATASET",
+        help="hold out whom this dataset holds out, as far as they have photos, in place of "
+        "drawing them: nobody changes sides when people are added or removed",
     )
     add("--seed", type=int, default=0, help="of the choice of held-out identities (default: 0)")
     add("--remove", type=Path, help="list of removals: lines 'identity: NAME', 'source_id: ID'")
@@ -172,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = BuildOptions(
             form=Form(asked.longest_side, asked.quality, asked.reference_size, asked.check_pixels),
             held_out=asked.held_out,
+            held_out_names=_held_out_by(asked.held_out_as),
             seed=asked.seed,
             shard_bytes=asked.shard_megabytes * 1_000_000,
             removals=Removals() if asked.remove is None else read_removals(asked.remove),

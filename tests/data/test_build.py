@@ -309,8 +309,22 @@ def test_few_of_the_held_out_change_when_others_come():
 def test_named_people_are_held_out_and_unknown_ones_refused(source, tmp_path):
     dataset = built(source, tmp_path / "out", held_out_names=("person01", "person10"))
     assert dataset.photos("validation").clusters.identities == ["person01", "person10"]
-    with pytest.raises(ValueError, match="No photo is kept of 'Eve', who is to be held out"):
-        built(source, tmp_path / "other", held_out_names=("Eve",))
+    with pytest.raises(ValueError, match="No photo is kept of anybody to be held out, such as 'Ev"):
+        built(source, tmp_path / "other", held_out_names=("Eve", "Zoe"))
+
+
+def test_a_build_can_hold_out_whom_another_one_did(source, tmp_path):
+    before = built(source, tmp_path / "before", held_out_names=("person01", "person10"))
+    (tmp_path / "list").write_text("identity: person01\n")
+    words = ["--source", source, "--out", tmp_path / "after", "--remove", tmp_path / "list"]
+    assert command.main([*map(str, words), "--held-out-as", str(before.path)]) == 0
+    splits = {
+        split: set(IdClusters(tmp_path / "after").photos(split).clusters.identities)
+        for split in before.splits
+    }
+    assert splits["validation"] == {"person10"}
+    everybody = set().union(*(before.photos(one).clusters.identities for one in before.splits))
+    assert splits["train"] == everybody - {"person01", "person10"}
     with pytest.raises(ValueError, match="No photo is left to train on"):
         choose_splits({"Ann": 2}, 1, ("Ann",), 0)
 

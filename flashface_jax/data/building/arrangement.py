@@ -39,14 +39,14 @@ def choose_splits(
         photos_per_identity: number of photos, by name.
         held_out: how many to hold out, of those with two photos or more, but a tenth at most. Which
             ones depends on the seed and their names: few change when others come or go.
-        names: hold out these instead, if any are given.
+        names: hold out these instead, if any are given, as far as they have photos.
         seed: of the choice.
 
     Raises:
-        ValueError: a name is not there, or nobody is left to train on.
+        ValueError: none of the names has a photo, or nobody is left to train on.
     """
-    if unknown := [name for name in names if name not in photos_per_identity]:
-        raise ValueError(f"No photo is kept of {unknown[0]!r}, who is to be held out.")
+    if names and not any(name in photos_per_identity for name in names):
+        raise ValueError(f"No photo is kept of anybody to be held out, such as {names[0]!r}.")
     able = [name for name, photos in photos_per_identity.items() if photos >= 2]
     count = min(held_out, len(able) // 10)
     drawn = sorted(able, key=lambda name: hashlib.sha256(f"{seed}/{plain(name)}".encode()).digest())

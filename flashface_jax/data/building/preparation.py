@@ -24,7 +24,7 @@ class BuildOptions:
     Attributes:
         form: how photos are stored.
         held_out: identities in the validation split, a tenth of all at most.
-        held_out_names: these identities instead.
+        held_out_names: these identities instead, as far as they have photos.
         seed: of which identities are held out.
         shard_bytes: about how many bytes of pictures a file of the dataset holds.
         removals: who and what must not be in the dataset.
