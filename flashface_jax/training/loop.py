@@ -17,6 +17,7 @@ from tqdm import tqdm
 from flashface_jax.data.dataset import TRAIN, VALIDATION, IdClusters
 from flashface_jax.data.pipeline import Order, describe_pool, photo_pool, training_batches
 from flashface_jax.data.samples import SampleShape
+from flashface_jax.files import whole_file
 from flashface_jax.generation import Sampler, make_generate
 from flashface_jax.models.blocks import Compute
 from flashface_jax.system import System, build_system
@@ -187,7 +188,8 @@ def _claim(workdir: Path, config: TrainConfig) -> None:
                 f"{workdir} holds a run with another configuration ({'; '.join(changed)}): choose "
                 "another workdir, remove this one, or take the configuration that it began with."
             )
-    path.write_text(json.dumps(described, indent=2) + "\n")
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(described, indent=2) + "\n")
     write_config(workdir, config.system)
 
 
