@@ -53,11 +53,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
         ValueError: if `workdir` holds a run of another configuration, the data do not fit, or JAX
             was told of several processes.
     """
-    if jax.process_count() > 1:
-        # Nothing adds up their gradients: each would train its own networks, on its own rows.
-        raise ValueError(
-            f"Training runs in one process, and there are {jax.process_count()}: start it on one."
-        )
+    _require_one_process()
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
 
@@ -170,6 +166,14 @@ def sample_shape(config: TrainConfig) -> SampleShape:
     """The sizes that the configured networks want."""
     system = config.system
     return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)
+
+
+def _require_one_process() -> None:
+    """Refuse several processes: nothing adds up their gradients, each would train on its own."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"Training runs in one process, and there are {jax.process_count()}: start it on one."
+        )
 
 
 def _claim(workdir: Path, config: TrainConfig) -> None:
