@@ -91,7 +91,7 @@ class TextTower(nnx.Module):
     """Tokens -> hidden states and a pooled embedding."""
 
     def __init__(self, config: TextTowerConfig, compute: Compute, keys: nnx.Rngs):
-        self.config = config
+        self.config, self.run = config, compute.run
         normal = nnx.initializers.normal
         self.token_embedding = nnx.Param(
             normal(0.02)(keys.params(), (config.vocabulary, config.channels))
@@ -112,7 +112,7 @@ class TextTower(nnx.Module):
         """Last hidden states after the final LayerNorm, float32: the denoiser's text context."""
         x = self.token_embedding[...][tokens] + self.position_embedding[...]
         for block in self.blocks:
-            x = block(x)
+            x = self.run(block, x)
         return self.norm(x).astype(jnp.float32)
 
     def embed(self, tokens: Int[Array, "batch words"]) -> Float[Array, "batch embedding"]:
