@@ -10,7 +10,6 @@ import jax
 from tqdm import tqdm
 
 from flashface_jax.convert.official import (
-    Shapes,
     autoencoder_table,
     flashface_table,
     image_tower_table,
@@ -20,6 +19,7 @@ from flashface_jax.convert.official import (
     infer_text_tower_config,
     text_tower_table,
 )
+from flashface_jax.convert.sizes import Shapes
 from flashface_jax.convert.table import ConversionError, Table, summary
 from flashface_jax.convert.torch_file import TorchFile, UnreadableError
 from flashface_jax.files import new_directory
