@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -41,7 +40,8 @@ VECTOR = Transform(lambda x: x[0, 0], lambda x: x[None, None])  # (1, 1, c) <-> 
 POINT = Transform(lambda x: x.T[None, None], lambda x: x[0, 0].T)  # (out, in) <-> (1, 1, in, out)
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """The `index`-th of `count` equal parts of a parameter's last axis, its output channels."""
 
     index: int
@@ -111,7 +111,12 @@ class Table:
                 found.append(f"{entry.source}: maps to {entry.target}, which the model lacks")
             else:
                 found += _shape_problem(entry, source[entry.source], target[entry.target])
-        return found
+        return list(dict.fromkeys(found))  # a key that fills several parameters errs once
+
+    def left_out(self, source: Iterable[str]) -> list[Dead]:
+        """What of `source` is dead."""
+        keys = list(source)
+        return [dead for dead in self.dead if any(key.startswith(dead.prefix) for key in keys)]
 
     def _filling_problems(self, target: Iterable[str]) -> list[str]:
         """Say which parameters are not filled exactly once."""
