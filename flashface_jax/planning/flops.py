@@ -86,8 +86,13 @@ def _inner(params: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
                 yield one
 
 
+def _shape(variable: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = variable.aval.shape
+    return shape
+
+
 def _dot(equation: JaxprEqn) -> Flops:
-    left, right = (variable.aval.shape for variable in equation.invars[:2])
+    left, right = map(_shape, equation.invars[:2])
     (contracted, right_contracted), (_, right_batch) = equation.params["dimension_numbers"]
     own = [n for i, n in enumerate(right) if i not in (*right_contracted, *right_batch)]
     assert [left[i] for i in contracted] == [right[i] for i in right_contracted]
@@ -97,8 +102,8 @@ def _dot(equation: JaxprEqn) -> Flops:
 def _convolution(equation: JaxprEqn) -> Flops:
     params = equation.params
     numbers = params["dimension_numbers"]
-    image, kernel = (variable.aval.shape for variable in equation.invars)
-    out = equation.outvars[0].aval.shape
+    image, kernel = map(_shape, equation.invars)
+    out = _shape(equation.outvars[0])
     taps = 1
     for axis, (low, _) in enumerate(params["padding"]):
         taps *= _valid_taps(
