@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 
 from flashface_jax.planning.hardware import TPUS, Accelerator
@@ -19,6 +20,14 @@ KNOWN = {
     "v5e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
     "v5p": "2x2x1, 2x2x4, 4x4x4, 4x4x8, 8x8x8",
     "v6e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
+}
+# libtpu reads these when it is loaded: it should ask no cloud what this machine is, nor complain
+# that it does not know, and let other processes compile at the same time.
+LIBTPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_HOST_BOUNDS": "1,1,1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 NO_LIBTPU = (
     "Compiling for TPUs needs libtpu, which needs no TPU: pip install 'flashface-jax[plan]' "
@@ -75,10 +84,8 @@ def devices_of(topology: Topology) -> Sequence[jax.Device]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(NO_LIBTPU)
-    # libtpu reads these when it is loaded: ask no cloud what this machine is, and let other
-    # processes compile at the same time.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     options: dict[str, Any] = {}
     if topology.accelerator.name == "v4":
         options["chip_config_name"] = "megacore"  # otherwise each chip is two devices
@@ -93,3 +100,8 @@ def devices_of(topology: Topology) -> Sequence[jax.Device]:
             f"{topology.accelerator.name} comes as {known}."
         ) from error
     return described.devices
+
+
+def places_of(devices: Sequence[Any], topology: Topology) -> np.ndarray:
+    """Return where devices are in their topology, (devices, dimensions)."""
+    return np.array([device.coords[: len(topology.shape)] for device in devices])
