@@ -24,7 +24,7 @@ RESUMABLE_CHANGES = {
     "grid_every",
     "grid_people",
     "keep_checkpoints",
-    "profile",
+    "profile_steps",
 }
 
 

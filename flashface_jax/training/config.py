@@ -13,6 +13,7 @@ from flashface_jax.models.lora import LoraConfig
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.blocks import Recompute
 from flashface_jax.training.optimizer import OptimizerConfig
+from flashface_jax.training.profiling import check_profile_steps
 from flashface_jax.training.sharding import ShardingConfig
 
 
@@ -101,6 +102,7 @@ class TrainConfig:
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
         keep_checkpoints: newest checkpoints that are kept.
+        profile_steps: first step to trace and how many; see `training/profiling.py`.
     """
 
     seed: int = 0
@@ -122,9 +124,11 @@ class TrainConfig:
     grid_every: int = 1000
     grid_people: int = 6
     keep_checkpoints: int = 2
+    profile_steps: tuple[int, int] = (1, 0)
 
     def __post_init__(self) -> None:
         self.system.check_consistency()
+        check_profile_steps(self.profile_steps)
         for name in ("steps", "batch_size", "accumulate", "log_every", "grid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")

@@ -30,6 +30,6 @@ def feed(batches: BatchLoader, layout: Layout, ahead: int = AHEAD) -> Iterator[F
     sent: deque[Fed] = deque()
     while True:
         while len(sent) <= ahead:
-            rows = next(batches)
+            rows: dict[str, Any] = next(batches)
             sent.append(Fed(layout.place_rows(Batch(**rows)), batches.get_state()))
         yield sent.popleft()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -20,20 +21,25 @@ from flashface_jax.data.pipeline import (
     training_batches,
 )
 from flashface_jax.data.samples import PhotoPool
+from flashface_jax.planning.flops import count_flops
+from flashface_jax.planning.hardware import accelerator_of
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import claim
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.data import open_dataset, open_tokenizer, sample_shape
 from flashface_jax.training.feed import feed
-from flashface_jax.training.metrics import Meter, MetricsWriter
+from flashface_jax.training.metrics import MetricsWriter
 from flashface_jax.training.preview import make_preview
 from flashface_jax.training.processes import StopRequest, is_first, say
-from flashface_jax.training.program import Program
+from flashface_jax.training.profiling import Profiler
+from flashface_jax.training.program import Program, model_jaxpr
 from flashface_jax.training.start import starting_state
 from flashface_jax.training.state import TrainState
 from flashface_jax.training.step import Metrics
+from flashface_jax.training.telemetry import Speed, Throughput, device_memory, speed_on
 
+LOGGED = ("loss", "gradient_norm")
 UNREAD = 2
 """Newest steps whose outcome is not looked at yet: devices would wait for whoever looks."""
 
@@ -82,15 +88,18 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
         metrics = cleanup.enter_context(closing(MetricsWriter(workdir, int(state.step))))
         stop = cleanup.enter_context(StopRequest().listening())
         progress = cleanup.enter_context(_progress(config, int(state.step)))
-        meter, health = Meter(config.batch_size), Health()
+        profiler, health = Profiler(workdir, config.profile_steps), Health()
+        cleanup.callback(profiler.close)
+        throughput = Throughput(_speed(program))
+        feeding = feed(batches, program.layout)
 
-        for step, fed in zip(
-            range(int(state.step) + 1, config.steps + 1),
-            meter.timed(feed(batches, program.layout)),
-            strict=False,
-        ):
+        for step in range(int(state.step) + 1, config.steps + 1):
+            with throughput.waiting():
+                fed = next(feeding)
+            _tell(progress, profiler.before(step))
             state, taken = train_step(state, fed.batch)
-            meter.add(taken)
+            throughput.add({name: taken[name] for name in LOGGED})
+            _tell(progress, profiler.after(step, taken))
             health.add(step, taken, fed.data_state)
             progress.update()
             stopped = stop.heard(step)
@@ -103,7 +112,9 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
                 _keep_last_good(checkpoints, state, bad)
                 raise DivergedError(_what_diverged(bad, data, config))
             if logs:
-                values = {**meter.read(), "undecodable_photos": float(batches.replaced)}
+                memory = device_memory([d.memory_stats() for d in jax.local_devices()])
+                values = {**throughput.read(), **memory}
+                values["undecodable_photos"] = float(batches.replaced)
                 metrics.scalars(step, values)
                 progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
             if saves:
@@ -113,8 +124,8 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
                 break
             if preview is not None and (step % config.grid_every == 0 or last):
                 path = metrics.picture(step, "held_out", preview.sheet(preview.generate(state)))
-                progress.write(f"wrote {path}")
-                meter.restart()
+                _tell(progress, f"wrote {path}")
+                throughput.restart()
     return state
 
 
@@ -147,6 +158,21 @@ def _open_data(config: TrainConfig, workdir: Path) -> Data:
     )
     say(f"training on {describe_pool(pool)}")
     return Data(dataset, tokenizer, pool, order, batches)
+
+
+def _speed(program: Program) -> Speed:
+    """What the run's speed is measured against; counting operations is for known devices only."""
+    config, device = program.config, program.layout.mesh.devices.flat[0]
+    flops = None
+    if accelerator_of(device.device_kind) is not None:
+        flops = float(count_flops(model_jaxpr(config)).total)
+    return speed_on(device.device_kind, program.layout.mesh.size, config.batch_size, flops)
+
+
+def _tell(progress: tqdm, line: str | None) -> None:
+    """Print a line above the progress bar, once for all processes."""
+    if line and is_first():
+        progress.write(line)
 
 
 def _progress(config: TrainConfig, step: int) -> Any:

@@ -1,20 +1,14 @@
 """Metrics of a run: TensorBoard events, and one JSON object a line in `metrics.jsonl`."""
 
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-import jax
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
 from flashface_jax.training.processes import is_first
-from flashface_jax.training.step import Metrics
-
-T = TypeVar("T")
 
 
 class MetricsWriter:
@@ -58,40 +52,3 @@ class MetricsWriter:
         if not self._writes:
             return
         self._events.close()
-
-
-class Meter:
-    """Means of metrics, samples per second and time spent waiting, since the last reading."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._values: list[Metrics] = []
-        self.restart()
-
-    def restart(self) -> None:
-        """Start the clock, after something that was not training."""
-        self._timed, self._waited, self._began = 0, 0.0, time.perf_counter()
-
-    def timed(self, items: Iterator[T]) -> Iterator[T]:
-        """The items, with the time that each took to come counted as waiting."""
-        while True:
-            asked = time.perf_counter()
-            item = next(items)
-            self._waited += time.perf_counter() - asked
-            yield item
-
-    def add(self, values: Metrics) -> None:
-        """Take one step's metrics; they stay on the device until read."""
-        self._values.append({name: values[name] for name in ("loss", "gradient_norm")})
-        self._timed += 1
-
-    def read(self) -> dict[str, float]:
-        """Return the means and the rate, and start anew."""
-        values = jax.device_get(self._values)
-        means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
-        seconds = time.perf_counter() - self._began
-        means["samples_per_second"] = self._timed * self._batch_size / seconds
-        means["data_wait"] = self._waited / seconds
-        self._values = []
-        self.restart()
-        return means

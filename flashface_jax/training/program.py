@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr
 
+from flashface_jax.diffusion.loss import draw
+from flashface_jax.models.attention import BlockedAttention
 from flashface_jax.models.attention_backends import best_attention
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.convolution import best_convolution
@@ -25,6 +28,9 @@ from flashface_jax.training.optimizer import build_optimizer
 from flashface_jax.training.sharding import Layout
 from flashface_jax.training.state import TrainState
 from flashface_jax.training.step import make_sample_losses, make_train_step, over_devices
+
+PLAIN_ATTENTION = BlockedAttention(max_logits=1 << 62, head_by_head=False)
+"""Without blocks, whose number would depend on the machine."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,14 @@ class Program:
         size, crop = system.image_size, system.reference_size
         refs = config.data.draws.max_references
         shape = partial(jax.ShapeDtypeStruct, sharding=self.layout.rows)
-        return Batch(
-            target=shape((rows, size, size, 3), jnp.uint8),
-            face_mask=shape((rows, height, width, 1), jnp.uint8),
-            tokens=shape((rows, system.text_tower.length), jnp.int32),
-            references=shape((rows, refs, crop, crop, 3), jnp.uint8),
-            reference_valid=shape((rows, refs), jnp.bool_),
-        )
+        shapes: dict[str, Any] = {
+            "target": shape((rows, size, size, 3), jnp.uint8),
+            "face_mask": shape((rows, height, width, 1), jnp.uint8),
+            "tokens": shape((rows, system.text_tower.length), jnp.int32),
+            "references": shape((rows, refs, crop, crop, 3), jnp.uint8),
+            "reference_valid": shape((rows, refs), jnp.bool_),
+        }
+        return Batch(**shapes)
 
     def _drawn(self) -> dict[str, Params]:
         """Fresh parameters of every network, on the host."""
@@ -182,3 +189,28 @@ def lower_train_step(config: TrainConfig, devices: Sequence[Any]) -> jax.stages.
     step = program.step(np.zeros((1, config.system.text_tower.length), np.int32))
     with jax.set_mesh(program.layout.mesh):
         return step.lower(state, program.batch_shapes())
+
+
+def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
+    """Trace loss and gradient of a whole batch with plain attention and nothing made again.
+
+    Its operations are those that the mathematics asks for, on whatever devices.
+    """
+    dtype = jnp.dtype(config.compute_dtype)
+    compute = Compute(dtype, PLAIN_ATTENTION, jax.lax.conv_general_dilated)
+    program = Program.over(replace(config, accumulate=1), jax.devices()[:1])
+    losses = make_sample_losses(
+        build_system(config.system, compute),
+        config,
+        jnp.zeros((1, config.system.text_tower.length), jnp.int32),
+    )
+
+    def loss(params: dict[str, Params], frozen: dict[str, Params], batch: Batch) -> jax.Array:
+        timesteps = config.system.schedule.timesteps
+        drawn = draw(jax.random.key(0), config.latent_shape, timesteps, config.loss)
+        return losses(parts.join(params, frozen, config.lora), batch, drawn).mean()
+
+    state = program.shapes
+    return jax.make_jaxpr(jax.value_and_grad(loss))(
+        state.params, state.frozen, program.batch_shapes()
+    )
