@@ -41,12 +41,16 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints below a run's directory, written while training goes on."""
+    """The checkpoints below a run's directory, written while training goes on.
+
+    Attributes:
+        place: where they are.
+    """
 
     def __init__(self, workdir: Path, keep: int = 2):
-        self._place = (workdir / FOLDER).absolute()
+        self.place = (workdir / FOLDER).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self._place, options=options)
+        self._manager = ocp.CheckpointManager(self.place, options=options)
 
     @property
     def latest_step(self) -> int | None:
@@ -89,10 +93,10 @@ class Checkpoints:
                 self._put_aside(damaged)
                 return read
             damaged.append(step)
-            logging.warning("%s cannot be read: %s", self._place / str(step), reason)
+            logging.warning("%s cannot be read: %s", self.place / str(step), reason)
         if damaged:
             raise CheckpointError(
-                f"No checkpoint of {self._place} can be read ({', '.join(map(str, damaged))}): "
+                f"No checkpoint of {self.place} can be read ({', '.join(map(str, damaged))}): "
                 "restore one from a copy, or remove them to begin anew."
             )
         return None
@@ -138,17 +142,17 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for step in steps:
-                aside = _free_name(self._place.parent / SET_ASIDE / str(step))
+                aside = _free_name(self.place.parent / SET_ASIDE / str(step))
                 aside.parent.mkdir(exist_ok=True)
-                (self._place / str(step)).rename(aside)
-                logging.warning("put %s aside as %s", self._place / str(step), aside)
+                (self.place / str(step)).rename(aside)
+                logging.warning("put %s aside as %s", self.place / str(step), aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are put aside")
         self._manager.reload()
 
     def items(self, step: int) -> set[str]:
         """Names of the items of a checkpoint."""
-        return {path.name for path in (self._place / str(step)).iterdir() if path.is_dir()}
+        return {path.name for path in (self.place / str(step)).iterdir() if path.is_dir()}
 
     def read_item(self, step: int, item: str, wanted: Params) -> Params:
         """Read one item into the shapes and places of `wanted`."""

@@ -1,15 +1,10 @@
-"""The training loop, in sections: data, networks and state, steps."""
+"""The training loop, in sections: data, state, steps."""
 
-from collections import deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from tqdm import tqdm
 
 from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.loader import BatchLoader
@@ -21,27 +16,19 @@ from flashface_jax.data.pipeline import (
     training_batches,
 )
 from flashface_jax.data.samples import PhotoPool
-from flashface_jax.planning.flops import count_flops
-from flashface_jax.planning.hardware import accelerator_of
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import claim
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.data import open_dataset, open_tokenizer, sample_shape
 from flashface_jax.training.feed import feed
-from flashface_jax.training.metrics import MetricsWriter
+from flashface_jax.training.health import UNREAD, Health, Taken
+from flashface_jax.training.observer import Observer
 from flashface_jax.training.preview import make_preview
 from flashface_jax.training.processes import StopRequest, is_first, say
-from flashface_jax.training.profiling import Profiler
-from flashface_jax.training.program import Program, model_jaxpr
+from flashface_jax.training.program import Program
 from flashface_jax.training.start import starting_state
 from flashface_jax.training.state import TrainState
-from flashface_jax.training.step import Metrics
-from flashface_jax.training.telemetry import Speed, Throughput, device_memory, speed_on
-
-LOGGED = ("loss", "gradient_norm")
-UNREAD = 2
-"""Newest steps whose outcome is not looked at yet: devices would wait for whoever looks."""
 
 
 class DivergedError(ValueError):
@@ -62,71 +49,17 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     program = Program.over(config)
     claim.check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
-
     say(f"training {program.layout.description}")
     data = _open_data(config, workdir)
-
     with ExitStack() as cleanup:
-        batches = cleanup.enter_context(closing(data.batches))
-
-        # State, fresh or resumed.
+        cleanup.enter_context(closing(data.batches))
         checkpoints = cleanup.enter_context(closing(Checkpoints(workdir, config.keep_checkpoints)))
-        restored = checkpoints.restore(program.shapes, program.shardings)
-        if restored is None:
-            state = starting_state(program)
-        else:
-            state = restored.state
-            batches.set_state(restored.data)
-            say(f"resumed {workdir} at step {int(state.step)}")
-        del restored  # the step takes the state's memory
-
-        # What a step does, and what is shown of it.
-        train_step = program.step(data.tokenizer([""]))
-        preview = make_preview(program, data.dataset, data.tokenizer)
+        state = _first_state(program, checkpoints, data)
         if is_first():
             claim.claim(workdir, config)
-        metrics = cleanup.enter_context(closing(MetricsWriter(workdir, int(state.step))))
+        observer = cleanup.enter_context(Observer(program, workdir, int(state.step)))
         stop = cleanup.enter_context(StopRequest().listening())
-        progress = cleanup.enter_context(_progress(config, int(state.step)))
-        profiler, health = Profiler(workdir, config.profile_steps), Health()
-        cleanup.callback(profiler.close)
-        throughput = Throughput(_speed(program))
-        feeding = feed(batches, program.layout)
-
-        for step in range(int(state.step) + 1, config.steps + 1):
-            with throughput.waiting():
-                fed = next(feeding)
-            _tell(progress, profiler.before(step))
-            state, taken = train_step(state, fed.batch)
-            throughput.add({name: taken[name] for name in LOGGED})
-            _tell(progress, profiler.after(step, taken))
-            health.add(step, taken, fed.data_state)
-            progress.update()
-            stopped = stop.heard(step)
-            last = step == config.steps or stopped
-            logs, saves = (
-                step % every == 0 or last for every in (config.log_every, config.checkpoint_every)
-            )
-            bad = health.bad(unread=0 if logs or saves else UNREAD)
-            if bad is not None:
-                _keep_last_good(checkpoints, state, bad)
-                raise DivergedError(_what_diverged(bad, data, config))
-            if logs:
-                memory = device_memory([d.memory_stats() for d in jax.local_devices()])
-                values = {**throughput.read(), **memory}
-                values["undecodable_photos"] = float(batches.replaced)
-                metrics.scalars(step, values)
-                progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-            if saves:
-                checkpoints.save(state, step, fed.data_state)
-            if stopped:
-                say(f"told to stop: saved {workdir} at step {step}; the same command goes on.")
-                break
-            if preview is not None and (step % config.grid_every == 0 or last):
-                path = metrics.picture(step, "held_out", preview.sheet(preview.generate(state)))
-                _tell(progress, f"wrote {path}")
-                throughput.restart()
-    return state
+        return _take_steps(program, state, data, checkpoints, observer, stop)
 
 
 @dataclass(frozen=True)
@@ -147,6 +80,10 @@ class Data:
     order: Order
     batches: BatchLoader
 
+    def names(self, indices: list[int]) -> list[str]:
+        """What samples show, by their global indices."""
+        return describe_samples(self.pool, self.order, indices)
+
 
 def _open_data(config: TrainConfig, workdir: Path) -> Data:
     dataset = open_dataset(workdir, config.data)
@@ -156,70 +93,60 @@ def _open_data(config: TrainConfig, workdir: Path) -> Data:
     batches = training_batches(
         dataset, tokenizer, shape, order, config.batch_size, config.data.loader
     )
-    say(f"training on {describe_pool(pool)}")
+    say(f"{describe_pool(pool)}")
     return Data(dataset, tokenizer, pool, order, batches)
 
 
-def _speed(program: Program) -> Speed:
-    """What the run's speed is measured against; counting operations is for known devices only."""
-    config, device = program.config, program.layout.mesh.devices.flat[0]
-    flops = None
-    if accelerator_of(device.device_kind) is not None:
-        flops = float(count_flops(model_jaxpr(config)).total)
-    return speed_on(device.device_kind, program.layout.mesh.size, config.batch_size, flops)
+def _first_state(program: Program, checkpoints: Checkpoints, data: Data) -> TrainState:
+    """The state to go on from, resumed or fresh; the batches go on with it."""
+    restored = checkpoints.restore(program.shapes, program.shardings)
+    if restored is None:
+        return starting_state(program)
+    data.batches.set_state(restored.data)
+    say(f"resumed {checkpoints.place} at step {int(restored.state.step)}")
+    return restored.state
 
 
-def _tell(progress: tqdm, line: str | None) -> None:
-    """Print a line above the progress bar, once for all processes."""
-    if line and is_first():
-        progress.write(line)
+def _take_steps(
+    program: Program,
+    state: TrainState,
+    data: Data,
+    checkpoints: Checkpoints,
+    observer: Observer,
+    stop: StopRequest,
+) -> TrainState:
+    config, health = program.config, Health()
+    train_step = program.step(data.tokenizer([""]))
+    preview = make_preview(program, data.dataset, data.tokenizer)
+    batches = feed(data.batches, program.layout)
+    for step in range(int(state.step) + 1, config.steps + 1):
+        with observer.waiting():
+            fed = next(batches)
+        observer.before(step)
+        state, metrics = train_step(state, fed.batch)
+        observer.after(step, metrics)
+        health.add(step, metrics, fed.data_state)
 
-
-def _progress(config: TrainConfig, step: int) -> Any:
-    return tqdm(
-        total=config.steps,
-        initial=step,
-        unit="step",
-        desc="training",
-        smoothing=0.05,
-        disable=not is_first(),
-    )
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A step that was taken.
-
-    Attributes:
-        step: its number, from 1.
-        metrics: what it returned; still on the device.
-        before: where the data iterator stood before its batch; None of the first one here.
-    """
-
-    step: int
-    metrics: Metrics
-    before: dict[str, Any] | None
-
-
-class Health:
-    """Looks whether losses and gradients are finite, a few steps late."""
-
-    def __init__(self) -> None:
-        self._unread: deque[Taken] = deque()
-        self._data_state: dict[str, Any] | None = None
-
-    def add(self, step: int, metrics: Metrics, data_state: dict[str, Any]) -> None:
-        """Take note of a step, and of where the data iterator stands after its batch."""
-        self._unread.append(Taken(step, metrics, self._data_state))
-        self._data_state = data_state
-
-    def bad(self, unread: int) -> Taken | None:
-        """The first step that was not finite, if any, leaving the `unread` newest ones."""
-        while len(self._unread) > unread:
-            taken = self._unread.popleft()
-            if not taken.metrics["healthy"]:
-                return taken
-        return None
+        stopped = stop.heard(step)
+        last = step == config.steps or stopped
+        logs, saves = (
+            step % every == 0 or last for every in (config.log_every, config.checkpoint_every)
+        )
+        bad = health.first_bad(unread=0 if logs or saves else UNREAD)
+        if bad is not None:
+            _keep_last_good(checkpoints, state, bad)
+            first = (bad.step - 1) * config.batch_size
+            raise DivergedError(bad.in_words(data.names([first + r for r in bad.bad_rows[:4]])))
+        if logs:
+            observer.log(step, undecodable_photos=float(data.batches.replaced))
+        if saves:
+            checkpoints.save(state, step, fed.data_state)
+        if stopped:
+            observer.tell(f"told to stop: saving step {step}; the same command goes on from it")
+            break
+        if preview is not None and (step % config.grid_every == 0 or last):
+            observer.picture(step, "held_out", preview.sheet(preview.generate(state)))
+    return state
 
 
 def _keep_last_good(checkpoints: Checkpoints, state: TrainState, bad: Taken) -> None:
@@ -228,18 +155,3 @@ def _keep_last_good(checkpoints: Checkpoints, state: TrainState, bad: Taken) -> 
     if bad.before is None or checkpoints.latest_step == good:
         return  # nothing was learnt since what the run started from
     checkpoints.save(replace(state, healthy=jnp.ones_like(state.healthy)), good, bad.before)
-
-
-def _what_diverged(bad: Taken, data: Data, config: TrainConfig) -> str:
-    """Say which step, why, and on which photos."""
-    loss, norm = float(bad.metrics["loss"]), float(bad.metrics["gradient_norm"])
-    losses = np.asarray(bad.metrics["sample_loss"])
-    rows = np.flatnonzero(~np.isfinite(losses))
-    first = (bad.step - 1) * config.batch_size
-    named = describe_samples(data.pool, data.order, [int(first + row) for row in rows[:4]])
-    of = f" of {len(rows)} samples ({'; '.join(named)})" if named else " of the whole batch"
-    return (
-        f"Step {bad.step} has a loss of {loss:g} and a gradient of norm {norm:g}{of}. The state "
-        f"after step {bad.step - 1} is kept. Begin another run from it (--config.initial) with a "
-        "lower learning rate, gradient clipping or another seed."
-    )
