@@ -1,6 +1,7 @@
 """Compiling ahead of time, and what the compiler says of the result."""
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -51,10 +52,11 @@ def mesh_of(compiled: jax.stages.Compiled) -> jax.sharding.Mesh | None:
 def elapsing(what: str) -> Iterator[None]:
     """Show on standard error what is going on and for how long, as no progress can be known."""
     done = threading.Event()
+    interval = 1.0 if sys.stderr.isatty() else 60.0  # a log wants no line a second
     with tqdm(desc=what, bar_format="{desc} {elapsed}", total=1) as shown:
 
         def refresh() -> None:
-            while not done.wait(1.0):
+            while not done.wait(interval):
                 shown.refresh()
 
         clock = threading.Thread(target=refresh, daemon=True)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import jax
 
-from flashface_jax.planning.collectives import Total, list_collectives, total_collectives
+from flashface_jax.planning.collectives import (
+    CHAIN_START,
+    Total,
+    list_collectives,
+    total_collectives,
+)
 from flashface_jax.planning.compiling import compile_program, mesh_of
 from flashface_jax.planning.hlo import Program, executions, read_program
 from flashface_jax.planning.kernels import list_kernels
@@ -21,6 +26,8 @@ from flashface_jax.planning.roofline import (
     roofline,
 )
 from flashface_jax.planning.topology import Topology, places_of
+
+MATMULS = ("dot", "convolution")  # which the compiler for TPUs makes of matmuls, too
 
 
 @dataclass(frozen=True)
@@ -136,15 +143,21 @@ def work_of(
 
 
 def _notes(program: Program, work: Work) -> Iterator[str]:
-    """What the numbers leave out."""
-    loops = {run.computation for run in executions(program) if run.in_loop}
-    if loops:
+    """What the numbers leave out, or count too often."""
+    runs = list(executions(program))
+    in_loops = [run for run in runs if run.in_loop and run.instruction.operation in MATMULS]
+    if in_loops:
         yield (
-            "The program has loops, of which XLA counts one turn: its operations, bytes and time "
-            "are larger than said."
+            f"{len(in_loops)} matmuls or convolutions are in loops, of which XLA counts one turn: "
+            "operations, bytes and time are larger than said."
         )
     unknown = sorted({kernel.name for kernel in list_kernels(program) if not kernel.matmuls})
     if unknown:
         yield f"Operations of these kernels are not counted: {', '.join(unknown)}."
     if work.compiler_seconds is None:
         yield "The compiler gives no time of its own: the step's is that of its largest term."
+    if any(CHAIN_START in run.instruction.attributes for run in runs):
+        yield (
+            "Collectives run in parts beside arithmetic, and XLA counts their bytes with each: "
+            "less is moved from and to HBM than said."
+        )

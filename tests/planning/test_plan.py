@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flashface_jax.planning.compiling import elapsing
 from flashface_jax.training import plan as command
 from flashface_jax.training.plan import load_config, main
 from tests.small import CONFIG
@@ -72,6 +74,7 @@ def program(monkeypatch):
 def on_this_machine(program, monkeypatch):
     """One device of this machine in place of a TPU."""
     monkeypatch.setattr(command, "devices_of", lambda topology: jax.devices()[:1])
+    return program
 
 
 def run(capsys, *words):
@@ -148,6 +151,28 @@ def test_what_does_not_fit_is_said_and_the_others_are_planned(program, capsys, m
     assert status == 1
     assert re.search(r"v5e:1x1 does not fit: Ran out of memory .*exceeds available HBM", err)
     assert out.splitlines()[0].split() == ["v5e:2x2"]
+
+
+def test_a_plan_says_what_its_numbers_leave_out(on_this_machine, capsys, monkeypatch):
+    def in_a_loop(config, devices):
+        def turn(x, _):
+            return jnp.sin(x @ x), ()
+
+        x = jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32)
+        return jax.jit(lambda x: jax.lax.scan(turn, x, length=4)).lower(x)
+
+    words = ("--topology", "v5e:1x1", "--effort", "full")
+    assert "matmuls" not in run(capsys, *words)[1]
+    monkeypatch.setattr(on_this_machine, "lower_train_step", in_a_loop)
+    _, out, _ = run(capsys, *words)
+    assert re.search(r"  v5e:1x1: \d+ matmuls or convolutions are in loops", out)
+    assert "  v5e:1x1: The compiler gives no time of its own" in out
+
+
+def test_a_log_is_not_filled_with_the_passing_of_time(capfd):
+    with elapsing("compiling"):
+        time.sleep(1.2)
+    assert capfd.readouterr().err.count("compiling") <= 2  # its beginning and its end
 
 
 WRONG = {
