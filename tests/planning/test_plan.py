@@ -170,9 +170,14 @@ def test_a_plan_says_what_its_numbers_leave_out(on_this_machine, capsys, monkeyp
 
 
 def test_a_log_is_not_filled_with_the_passing_of_time(capfd):
-    with elapsing("compiling"):
-        time.sleep(1.2)
+    elapsing("compiling", lambda: time.sleep(1.2))
     assert capfd.readouterr().err.count("compiling") <= 2  # its beginning and its end
+
+
+def test_work_that_is_waited_for_returns_and_raises():
+    assert elapsing("adding", lambda: 1 + 1) == 2
+    with pytest.raises(ZeroDivisionError):
+        elapsing("dividing", lambda: 1 / 0)
 
 
 WRONG = {
@@ -182,6 +187,7 @@ WRONG = {
     "section": (("--topology", "v5e:2x2", "--config.no.such=1"), "has no field"),
     "value": (("--topology", "v5e:2x2", "--config.batch_size=0"), "batch_size is 0"),
     "type": (("--topology", "v5e:2x2", "--config.batch_size=x"), "--config.batch_size=x: invalid"),
+    "directory": (("--topology", "v5e:2x2", "--json", "/tmp"), "/tmp is a directory"),
     "place": (("--topology", "v5e:2x2", "--json", "/proc/no/plan.json"), "cannot be written to"),
 }
 
