@@ -11,6 +11,8 @@ It is written beside its final place and renamed, so that a directory which exis
 
 import dataclasses
 import json
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from flashface_jax.from_json import from_json
+from flashface_jax.models.lora import LoraConfig, lora_shapes
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
+from flashface_jax.training import parts
 from flashface_jax.training.checkpoint import Checkpoints
 
 FORMAT = 1
@@ -29,8 +33,21 @@ NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError
 WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 
+TRAIN_FILE = "train.json"
+"""Where a run keeps its configuration."""
+
+Place = Callable[[Params], Params]
+"""From a tree of shapes to one of shardings."""
+
+
 class WeightsError(ValueError):
     """A directory that is no weights directory; the message says what is wrong with it."""
+
+
+def on_one_device(shapes: Params) -> Params:
+    """Everything on the default device."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: device, shapes)
 
 
 def write_config(directory: Path, config: SystemConfig) -> None:
@@ -110,60 +127,97 @@ class WeightsDirectory:
         """Open a directory; raises WeightsError if it is none."""
         return cls(path, read_config(path))
 
-    def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part onto the default device.
+    def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
+        """Read the parameters of one part.
+
+        Args:
+            part: its name.
+            network: its structure.
+            place: where each parameter goes.
 
         Raises:
             WeightsError: if they are missing, damaged or of other shapes.
         """
         if not jax.tree.leaves(network.shapes):
             return {}  # a part without parameters has no checkpoint
-        place = (self.path / "params" / part).absolute()
-        if not place.exists():
+        folder = (self.path / "params" / part).absolute()
+        if not folder.exists():
             raise WeightsError(
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            network.shapes,
-        )
+        wanted = _wanted(network.shapes, place)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 # Compared first: a restore that fails half way leaves threads that fail later.
-                if _saved_shapes(checkpointer, place) != _shapes(network.shapes):
+                if _saved_shapes(checkpointer, folder) != _shapes(network.shapes):
                     raise ValueError("its parameters have other names or shapes.")
-                return checkpointer.restore(place, wanted)
+                return checkpointer.restore(folder, wanted)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(
-                f"{place} is damaged, or holds another network than config.json says: {error}"
+                f"{folder} is damaged, or holds another network than config.json says: {error}"
             ) from error
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""
-        place = self.path / "tokenizer"
-        if not place.exists():
-            raise WeightsError(f"{self.path} has no tokenizer: convert again with --tokenizer.")
-        return Tokenizer.from_directory(place)
+        return Tokenizer.from_directory(tokenizer_of(self.path))
 
 
 @dataclass(frozen=True)
 class RunDirectory(WeightsDirectory):
     """The working directory of a training run; parameters are its newest checkpoint's."""
 
-    def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part, averaged if the run averages."""
+    def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
+        """Read the parameters of one part, averaged if the run averages, low-rank updates added."""
         if not jax.tree.leaves(network.shapes):
             return {}
-        checkpoints = Checkpoints(self.path)
-        try:
-            if checkpoints.latest_step is None:
+        lora = self.lora() if part == parts.FLASHFACE else None
+        shapes = {part: network.shapes}
+        if lora is not None:
+            shapes[parts.LORA] = lora_shapes(network.shapes, lora)
+        with closing(Checkpoints(self.path)) as checkpoints:
+            step = checkpoints.latest_step
+            if step is None:
                 raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            return checkpoints.read_part(part, network.shapes)
-        except KeyError as error:
-            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.") from error
-        finally:
-            checkpoints.close()
+            saved = checkpoints.items(step)
+            if not saved & {f"params-{part}", f"frozen-{part}"}:
+                raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.")
+
+            def read(kind: str, trees: dict[str, Params]) -> dict[str, Params]:
+                return {
+                    name: checkpoints.read_item(step, f"{kind}-{name}", _wanted(tree, place))
+                    for name, tree in trees.items()
+                }
+
+            trainable = tuple(name for name in shapes if f"params-{name}" in saved)
+            params, frozen = parts.split(shapes, trainable, lora)
+            averaged = any(item.startswith("average-") for item in saved)
+            trained = read("average" if averaged else "params", params)
+            return parts.join(trained, read("frozen", frozen), lora)[part]
+
+    def lora(self) -> LoraConfig | None:
+        """The run's low-rank updates, if it trains such."""
+        described = json.loads((self.path / TRAIN_FILE).read_text()).get("lora")
+        return None if described is None else from_json(LoraConfig, described, "lora")
+
+
+def tokenizer_of(directory: Path) -> Path:
+    """Where a directory keeps its tokenizer.
+
+    Raises:
+        WeightsError: if it has none.
+    """
+    place = directory / "tokenizer"
+    if not place.exists():
+        raise WeightsError(f"{directory} has no tokenizer: convert again with --tokenizer.")
+    return place
+
+
+def _wanted(shapes: Params, place: Place) -> Params:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        place(shapes),
+    )
 
 
 def open_weights(path: Path) -> WeightsDirectory:

@@ -1,8 +1,9 @@
-"""Convert checkpoints: `python -m flashface_jax.convert official --help`."""
+"""Convert checkpoints: `python -m flashface_jax.convert official --help`, or another command's."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from flashface_jax.convert.table import ConversionError
 from flashface_jax.weights import WeightsError
@@ -20,6 +21,23 @@ example:
       --out weights/flashface
 """
 
+STABLE_DIFFUSION_HELP = """\
+Turn Stable Diffusion 1.5, or any fine-tune of it, into a directory from which FlashFace is trained.
+
+Its U-Net becomes the denoiser and the ReferenceNet; each reference attention starts as the block's
+self-attention, and the face mask's input channel at zero (paper, section 3). What is written draws
+no likeness before it is trained. The directory holds config.json, Orbax parameters and the
+tokenizer; about 8 GB in float32. Stable Diffusion 2, XL and inpainting models are refused.
+
+--from is a diffusers folder (unet, vae, text_encoder, tokenizer; .safetensors or .bin, also
+in shards or of half precision only), or one file in the original layout (.safetensors or .ckpt).
+
+examples:
+  python -m flashface_jax.convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
+  python -m flashface_jax.convert stable-diffusion --from v1-5-pruned.safetensors \\
+      --tokenizer bpe_simple_vocab_16e6.txt.gz --out weights/sd15
+"""
+
 NO_TORCH = "reading PyTorch files needs PyTorch: pip install 'flashface-jax[convert]'"
 
 
@@ -27,6 +45,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m flashface_jax.convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_official(commands)
+    _add_stable_diffusion(commands)
+    options = parser.parse_args(arguments)
+    if options.command == "stable-diffusion" and options.source.is_file() and not options.tokenizer:
+        parser.error("--from is one file, which holds no tokenizer: name one with --tokenizer")
+    return options
+
+
+def _add_official(commands: Any) -> None:
     official = commands.add_parser(
         "official",
         help="the released PyTorch files -> a weights directory",
@@ -48,7 +75,36 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     heads.add_argument(
         "--clip-image-heads", type=int, metavar="N", help="default: width / 64, as in every CLIP"
     )
-    return parser.parse_args(arguments)
+
+
+def _add_stable_diffusion(commands: Any) -> None:
+    parser = commands.add_parser(
+        "stable-diffusion",
+        help="Stable Diffusion 1.5 -> a weights directory to train from",
+        description=STABLE_DIFFUSION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("--from", dest="source", type=Path, required=True, metavar="PATH", help="folder or file")
+    option("--out", type=Path, required=True, metavar="DIR", help="directory to create")
+    option(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="bpe_simple_vocab_16e6.txt.gz or a tokenizer folder (default: the diffusers folder's)",
+    )
+    option(
+        "--num-heads",
+        type=int,
+        metavar="N",
+        help="U-Net heads (default: what the diffusers folder says, otherwise 8)",
+    )
+    option(
+        "--clip-text-heads",
+        type=int,
+        metavar="N",
+        help="default: what the diffusers folder says, otherwise width / 64",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,15 +113,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Only here is PyTorch needed; --help works without it.
         from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415
+        from flashface_jax.convert.stable_diffusion.run import (  # noqa: PLC0415
+            convert_stable_diffusion,
+        )
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         print(f"error: {NO_TORCH}", file=sys.stderr)
         return 1
-    options.pop("command")
-    out = options.pop("out")
+    command, out = options.pop("command"), options.pop("out")
     try:
-        convert_official(OfficialFiles(**options), out)
+        if command == "official":
+            convert_official(OfficialFiles(**options), out)
+        else:
+            convert_stable_diffusion(out=out, **options)
     except (ConversionError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
