@@ -140,9 +140,7 @@ def plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def plan_for(topology: Topology, config: TrainConfig, options: argparse.Namespace) -> Plan:
     """Compile the train step for one topology and foretell how it runs."""
     # The whole model's code, which takes seconds to import: --help and wrong usage need none of it.
-    from flashface_jax.training.program import (  # type: ignore[import-not-found]  # noqa: PLC0415
-        lower_train_step,
-    )
+    from flashface_jax.training.program import lower_train_step  # noqa: PLC0415
 
     if options.batch_per_chip:
         config = dataclasses.replace(config, batch_size=options.batch_per_chip * topology.chips)
