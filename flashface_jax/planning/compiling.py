@@ -1,15 +1,19 @@
 """Compiling ahead of time, and what the compiler says of the result."""
 
-import contextlib
+import queue
+import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 from tqdm import tqdm
 
 # Of XLA's compilers only the one for TPUs knows it: 4 to 10 times faster, memory a little larger.
 FAST = {"exec_time_optimization_effort": -1.0}
+
+
+T = TypeVar("T")
 
 
 class DoesNotFitError(ValueError):
@@ -47,20 +51,36 @@ def mesh_of(compiled: jax.stages.Compiled) -> jax.sharding.Mesh | None:
     return None
 
 
-@contextlib.contextmanager
-def elapsing(what: str) -> Iterator[None]:
-    """Show on standard error what is going on and for how long, as no progress can be known."""
-    done = threading.Event()
-    with tqdm(desc=what, bar_format="{desc} {elapsed}", total=1) as shown:
+def elapsing(what: str, work: Callable[[], T]) -> T:
+    """Do some work while standard error shows what is going on and for how long.
 
-        def refresh() -> None:
-            while not done.wait(1.0):
-                shown.refresh()
+    The work is done in a thread, as the compiler would not hear of Ctrl-C before it is done.
 
-        clock = threading.Thread(target=refresh, daemon=True)
-        clock.start()
+    Args:
+        what: the work, in a few words.
+        work: what to call.
+
+    Returns:
+        What `work` returns; what it raises is raised.
+    """
+    done: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
+
+    def call() -> None:
         try:
-            yield
-        finally:
-            done.set()
-            clock.join()
+            done.put(work())
+        except BaseException as error:  # for the thread that waits
+            done.put(error)
+
+    interval = 1.0 if sys.stderr.isatty() else 60.0  # a log wants no line a second
+    with tqdm(desc=what, bar_format="{desc} {elapsed}", total=1) as shown:
+        threading.Thread(target=call, daemon=True).start()
+        while True:
+            try:
+                result = done.get(timeout=interval)
+            except queue.Empty:
+                shown.refresh()
+            else:
+                break
+    if isinstance(result, BaseException):
+        raise result
+    return result

@@ -106,7 +106,7 @@ def _convolution(equation: JaxprEqn) -> Flops:
     out = _shape(equation.outvars[0])
     taps = 1
     for axis, (low, _) in enumerate(params["padding"]):
-        taps *= _valid_taps(
+        taps *= valid_taps(
             image[numbers.lhs_spec[2 + axis]],
             kernel[numbers.rhs_spec[2 + axis]],
             out[numbers.out_spec[2 + axis]],
@@ -120,7 +120,7 @@ def _convolution(equation: JaxprEqn) -> Flops:
     return Flops(convolution=2 * taps * samples * channels)
 
 
-def _valid_taps(
+def valid_taps(
     size: int, kernel: int, out: int, low: int, stride: int, dilation: int, kernel_dilation: int
 ) -> int:
     """Pairs, along one dimension, of an output and a tap that falls on an element of the image."""

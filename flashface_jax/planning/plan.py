@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 import jax
 
-from flashface_jax.planning.collectives import Total, list_collectives, total_collectives
+from flashface_jax.planning.collectives import (
+    CHAIN_START,
+    Total,
+    list_collectives,
+    total_collectives,
+)
 from flashface_jax.planning.compiling import compile_program, mesh_of
 from flashface_jax.planning.hlo import Program, executions, read_program
 from flashface_jax.planning.kernels import list_kernels
 from flashface_jax.planning.links import links_seconds
+from flashface_jax.planning.loops import loop_work
 from flashface_jax.planning.memory import Memory, memory_of
 from flashface_jax.planning.roofline import (
     Roofline,
@@ -121,30 +127,45 @@ def make_plan(lowered: jax.stages.Lowered, topology: Topology, run: Run, fast: b
 def work_of(
     compiled: jax.stages.Compiled, program: Program, matrix_width: int, links_seconds: float
 ) -> Work:
-    """Gather what a step asks of each chip."""
+    """Gather what a step asks of each chip.
+
+    XLA counts one turn of every loop. The further turns' matmuls are added; bytes and the
+    compiler's time are taken to grow as the matmuls do.
+    """
     costs = compiled.cost_analysis() or {}
     seconds, kernels = costs.get("optimal_seconds", -1.0), list_kernels(program)
+    loops = loop_work(program)
     return Work(
-        flops=float(costs.get("flops", 0.0)),
+        flops=float(costs.get("flops", 0.0)) + loops.all_turns - loops.one_turn,
         kernel_flops=float(sum(kernel.flops() for kernel in kernels)),
         padded_kernel_flops=float(sum(kernel.flops(matrix_width) for kernel in kernels)),
-        bytes=float(costs.get("bytes accessed", 0.0)),
+        bytes=float(costs.get("bytes accessed", 0.0)) * loops.ratio,
         # Negative where parts of collectives run beside arithmetic, whose times XLA cannot tell.
-        compiler_seconds=float(seconds) if seconds > 0 else None,
+        compiler_seconds=float(seconds) * loops.ratio if seconds > 0 else None,
         links_seconds=float(links_seconds),
     )
 
 
 def _notes(program: Program, work: Work) -> Iterator[str]:
-    """What the numbers leave out."""
-    loops = {run.computation for run in executions(program) if run.in_loop}
-    if loops:
+    """What the numbers leave out, or count too often."""
+    loops = loop_work(program)
+    if loops.all_turns > loops.one_turn:
         yield (
-            "The program has loops, of which XLA counts one turn: its operations, bytes and time "
-            "are larger than said."
+            "XLA counts one turn of every loop: bytes and the compiler's time are multiplied by "
+            f"{loops.ratio:.3g}, as its matmuls are with all turns."
+        )
+    if loops.untold:
+        yield (
+            f"{loops.untold} matmuls or convolutions are in loops that do not tell their number of "
+            "turns, and count once: operations, bytes and time are larger than said."
         )
     unknown = sorted({kernel.name for kernel in list_kernels(program) if not kernel.matmuls})
     if unknown:
         yield f"Operations of these kernels are not counted: {', '.join(unknown)}."
     if work.compiler_seconds is None:
         yield "The compiler gives no time of its own: the step's is that of its largest term."
+    if any(CHAIN_START in run.instruction.attributes for run in executions(program)):
+        yield (
+            "Collectives run in parts beside arithmetic, and XLA counts their bytes with each: "
+            "less is moved from and to HBM than said."
+        )

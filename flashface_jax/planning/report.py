@@ -61,13 +61,13 @@ def _rows(plans: Sequence[Plan]) -> list[Row]:
         row("spare", lambda plan: f"{plan.memory.spare:.0%}"),
         row("fits with a tenth to spare", lambda plan: "yes" if plan.memory.fits else "NO"),
         ["work of a step on a chip"],
-        row("TFLOP outside of attention kernels", lambda plan: f"{plan.work.flops / TERA:.3f}"),
-        row("TFLOP of attention kernels", lambda plan: f"{plan.work.kernel_flops / TERA:.3f}"),
+        row("TFLOP outside of attention kernels", lambda plan: f"{plan.work.flops / TERA:.4g}"),
+        row("TFLOP of attention kernels", lambda plan: f"{plan.work.kernel_flops / TERA:.4g}"),
         row(
             "the same, padded to the matrix unit",
-            lambda plan: f"{plan.work.padded_kernel_flops / TERA:.3f}",
+            lambda plan: f"{plan.work.padded_kernel_flops / TERA:.4g}",
         ),
-        row("GB from and to HBM", lambda plan: f"{plan.work.bytes / GIGA:.1f}"),
+        row("GB from and to HBM", lambda plan: f"{plan.work.bytes / GIGA:.4g}"),
         *_collective_rows(plans),
         ["least time of a step, ms"],
         row("arithmetic", lambda plan: f"{1e3 * plan.bounds.arithmetic:.2f}"),
@@ -108,4 +108,4 @@ def _count_and_size(totals: Sequence[Total]) -> str:
     if not totals:
         return "-"
     count, size = sum(t.count for t in totals), sum(t.size for t in totals)
-    return f"{count}, {size / GIGA:.3f}"
+    return f"{count}, {size / GIGA:.3g}"

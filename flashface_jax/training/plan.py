@@ -115,6 +115,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
 def plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Plan for all topologies and print the table; 1 if one does not fit."""
     topologies = [parse_topology(name) for name in options.topology]
+    if options.json and options.json.is_dir():
+        raise ValueError(f"{options.json} is a directory: name a file for --json.")
     if options.json:
         require_writable(options.json.parent)
     if options.fsdp:
@@ -144,10 +146,13 @@ def plan_for(topology: Topology, config: TrainConfig, options: argparse.Namespac
         config = dataclasses.replace(config, batch_size=options.batch_per_chip * topology.chips)
     devices = devices_of(topology)
     run = Run(config.steps, config.batch_size, model_flops(config))
-    with elapsing(f"{topology.name}: tracing the train step"):
-        lowered = lower_train_step(config, devices)
-    with elapsing(f"{topology.name}: compiling it, {options.effort} effort; this takes minutes"):
-        return make_plan(lowered, topology, run, fast=options.effort == "fast")
+    lowered = elapsing(
+        f"{topology.name}: tracing the train step", lambda: lower_train_step(config, devices)
+    )
+    return elapsing(
+        f"{topology.name}: compiling it, {options.effort} effort; this takes minutes",
+        lambda: make_plan(lowered, topology, run, fast=options.effort == "fast"),
+    )
 
 
 @functools.cache
@@ -155,8 +160,10 @@ def model_flops(config: TrainConfig) -> float:
     """Operations of loss and gradient of a whole batch, without recomputation."""
     from flashface_jax.training.program import model_jaxpr  # noqa: PLC0415
 
-    with elapsing("counting the operations of the model"):
-        return float(count_flops(model_jaxpr(config)).total)
+    return elapsing(
+        "counting the operations of the model",
+        lambda: float(count_flops(model_jaxpr(config)).total),
+    )
 
 
 def load_config(path: Path, overrides: Sequence[str]) -> TrainConfig:

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from flashface_jax.errors import sentence
+
 REQUEST = "profile"
 TRACES = "profiles"
 
@@ -38,8 +40,9 @@ class Profiler:
             state, metrics = train_step(state, batch)
             profiler.after(step, metrics)
 
-    A file that asks for a trace is looked for before each step, and removed as its trace begins. In
-    a run of several processes each traces its own devices, and the directory must be shared.
+    A file that asks for a trace is looked for before each step, and removed as its trace begins. Of
+    several processes with one directory, the one that finds the file traces its own devices.
+    What keeps a trace from being taken is told, and stops no training.
     """
 
     def __init__(self, workdir: Path, steps: tuple[int, int], on_request: int = 5):
@@ -71,7 +74,10 @@ class Profiler:
         elif not count or step != first:
             return None
         self._path = self._traces / f"step_{step:07d}"
-        jax.profiler.start_trace(self._path)
+        try:
+            jax.profiler.start_trace(self._path)
+        except (RuntimeError, OSError) as error:  # such as another trace under way
+            return f"step {step} is not traced: {sentence(error)}"
         self._until = step + count - 1
         return f"tracing steps {step} to {self._until}"
 

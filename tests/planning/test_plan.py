@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flashface_jax.planning.compiling import elapsing
 from flashface_jax.training import plan as command
 from flashface_jax.training.plan import load_config, main
 from tests.small import CONFIG
@@ -72,6 +74,7 @@ def program(monkeypatch):
 def on_this_machine(program, monkeypatch):
     """One device of this machine in place of a TPU."""
     monkeypatch.setattr(command, "devices_of", lambda topology: jax.devices()[:1])
+    return program
 
 
 def run(capsys, *words):
@@ -150,6 +153,34 @@ def test_what_does_not_fit_is_said_and_the_others_are_planned(program, capsys, m
     assert out.splitlines()[0].split() == ["v5e:2x2"]
 
 
+def test_a_plan_says_what_its_numbers_leave_out(on_this_machine, capsys, monkeypatch):
+    def in_a_loop(config, devices):
+        def turn(x, _):
+            return jnp.sin(x @ x), ()
+
+        x = jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32)
+        return jax.jit(lambda x: jax.lax.scan(turn, x, length=4)).lower(x)
+
+    words = ("--topology", "v5e:1x1", "--effort", "full")
+    assert "loop" not in run(capsys, *words)[1]
+    monkeypatch.setattr(on_this_machine, "lower_train_step", in_a_loop)
+    _, out, _ = run(capsys, *words)
+    assert "  v5e:1x1: XLA counts one turn of every loop: bytes and" in out
+    assert "multiplied by 4, as" in out
+    assert "  v5e:1x1: The compiler gives no time of its own" in out
+
+
+def test_a_log_is_not_filled_with_the_passing_of_time(capfd):
+    elapsing("compiling", lambda: time.sleep(1.2))
+    assert capfd.readouterr().err.count("compiling") <= 2  # its beginning and its end
+
+
+def test_work_that_is_waited_for_returns_and_raises():
+    assert elapsing("adding", lambda: 1 + 1) == 2
+    with pytest.raises(ZeroDivisionError):
+        elapsing("dividing", lambda: 1 / 0)
+
+
 WRONG = {
     "topology": (("--topology", "v9:2x2"), "'v9:2x2' is no topology"),
     "config": (("--topology", "v5e:2x2", "--config", "no.py"), "no.py does not exist"),
@@ -157,6 +188,7 @@ WRONG = {
     "section": (("--topology", "v5e:2x2", "--config.no.such=1"), "has no field"),
     "value": (("--topology", "v5e:2x2", "--config.batch_size=0"), "batch_size is 0"),
     "type": (("--topology", "v5e:2x2", "--config.batch_size=x"), "--config.batch_size=x: invalid"),
+    "directory": (("--topology", "v5e:2x2", "--json", "/tmp"), "/tmp is a directory"),
     "place": (("--topology", "v5e:2x2", "--json", "/proc/no/plan.json"), "cannot be written to"),
 }
 

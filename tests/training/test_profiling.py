@@ -67,6 +67,12 @@ def test_a_run_that_ends_within_a_trace_keeps_it(tmp_path):
     assert traces(tmp_path) == ["step_0000002"]
 
 
+def test_a_trace_that_cannot_be_taken_stops_no_training(tmp_path):
+    with jax.profiler.trace(tmp_path / "other"):
+        (said,) = run(Profiler(tmp_path, (1, 1)), range(1, 3))
+    assert said.startswith("step 1 is not traced: ") and said.endswith(".")
+
+
 @pytest.mark.parametrize("steps", [(0, 1), (-1, 5), (5, -1)])
 def test_steps_that_are_none_are_refused(tmp_path, steps):
     with pytest.raises(ValueError, match=r"profile_steps is .* 1 or more"):
