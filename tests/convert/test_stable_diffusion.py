@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
 )
 from jax import jit
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from flashface_jax.convert.__main__ import main
 from flashface_jax.convert.stable_diffusion.autoencoder import (
@@ -46,7 +44,7 @@ from tests.recorded import assert_close, nhwc, relative_difference
 # Largest absolute difference over the standard deviation of diffusers' result.
 NETWORK = 3e-5
 FROZEN = 1e-5
-OTHER_EPSILON = 1e-3  # what 1e-6 for 1e-5 inside residual blocks may make
+OTHER_EPSILON = 2e-4  # what 1e-6 for 1e-5 inside residual blocks may make
 
 
 @pytest.fixture(scope="session")
@@ -364,39 +362,9 @@ def test_a_projection_is_kept(original):
 # ------------------------------------------------------------------------------------ full size
 
 
-@pytest.fixture(scope="module")
-def full_size():
-    """Stable Diffusion 1.5's own sizes, without numbers."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-            )
-        )
-    return unet.state_dict(), vae.state_dict(), text.state_dict()
-
-
-def original_full_size(unet, vae, text):
-    return (
-        {tiny.original_unet_key(key, layers=2): value for key, value in unet.items()},
-        tiny.original_vae(vae, levels=4),
-        {f"{LDM.text_root}text_model.{key}": value for key, value in text.items()},
-    )
-
-
 @pytest.mark.parametrize("layout", [DIFFUSERS, LDM], ids=["diffusers", "original"])
-def test_stable_diffusions_own_sizes_fill_every_parameter_once(full_size, layout):
-    states = full_size if layout is DIFFUSERS else original_full_size(*full_size)
+def test_stable_diffusions_own_sizes_fill_every_parameter_once(layout):
+    states = tiny.full_size() if layout is DIFFUSERS else tiny.original_full_size()
     unet, vae, text = ({k: tuple(v.shape) for k, v in state.items()} for state in states)
     assert sum(map(math.prod, unet.values())) == 859_520_964
     said = Described()

@@ -85,6 +85,21 @@ def make(folder: Path) -> StableDiffusion:
     )
 
 
+def full_size() -> tuple[dict[str, torch.Tensor], ...]:
+    """Stable Diffusion 1.5's U-Net, autoencoder and text tower, as shapes without numbers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+        widths = {"hidden_size": 768, "intermediate_size": 3072}
+        text = CLIPTextModel(CLIPTextConfig(**widths, num_hidden_layers=12, num_attention_heads=12))
+    return unet.state_dict(), vae.state_dict(), text.state_dict()
+
+
 def write_folder(model: StableDiffusion, folder: Path, **options: object) -> Path:
     """Save as diffusers' pipelines do; `options` are those of `save_pretrained`."""
     model.unet.save_pretrained(folder / "unet", **options)
@@ -175,6 +190,16 @@ def original_vae(
         pointwise = "attn_1" in name and value.ndim == 2
         original[f"first_stage_model.{name}"] = value[:, :, None, None] if pointwise else value
     return original
+
+
+def original_full_size() -> tuple[dict[str, torch.Tensor], ...]:
+    """The same as `full_size` in the original layout."""
+    unet, vae, text = full_size()
+    return (
+        {original_unet_key(key, layers=2): value for key, value in unet.items()},
+        original_vae(vae, levels=4),
+        {f"cond_stage_model.transformer.text_model.{key}": value for key, value in text.items()},
+    )
 
 
 def original_layout(model: StableDiffusion, text_model: str = "text_model.") -> dict:
