@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from flashface_jax.convert.__main__ import main
 from flashface_jax.convert.stable_diffusion.folder import read_description
+from flashface_jax.tokenizer import train_tokenizer
 from tests.convert import tiny_stable_diffusion as tiny
 
 
@@ -238,6 +239,13 @@ def test_another_models_tokenizer_is_refused(folder, refused):
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "model_max_length": 40}))
     refused(folder, "tokens and prompts of 40", "name its own tokenizer with --tokenizer")
+
+
+def test_a_tokenizer_of_more_tokens_is_refused(folder, tmp_path, refused):
+    words = [a + b for a in "abcdefgh" for b in "ijklmnop"]
+    more = train_tokenizer(words, tmp_path / "more", tiny.PROMPT, vocab_size=560)
+    assert more.vocab_size == 560
+    refused(folder, f"has {more.vocab_size} tokens", options=[f"--tokenizer={tmp_path / 'more'}"])
 
 
 def test_added_tokens_are_refused(folder, refused):
