@@ -1,11 +1,13 @@
-"""How much memory converting the released files takes, at full size with drawn weights.
+"""How much memory converting checkpoints takes, at full size with drawn weights.
 
     python benchmarks/conversion_memory.py /tmp/conversion
+    python benchmarks/conversion_memory.py /tmp/conversion --model stable-diffusion
 
-Writes checkpoints with the released files' keys and shapes (about 10 GB), runs the conversion
-command on them in a process of its own, and compares that process's peak resident memory with
-the bytes of the unique tensors it read. Needs about 20 GB of disk; the folder is removed
-afterwards.
+Writes checkpoints with the released files' keys and shapes (about 10 GB), or a single file with
+those of Stable Diffusion 1.5, runs the conversion command on them in a process of its own, and
+compares that process's peak resident memory with the bytes of the unique tensors it read; for
+Stable Diffusion, which is read several times over, with the bytes that it wrote. Needs about 20 GB
+of disk; the folder is removed afterwards.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import torch
+from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -28,6 +31,7 @@ sys.path.insert(0, str(REPOSITORY))
 from flashface_jax.models.network import flatten  # noqa: E402
 from flashface_jax.system import build_system  # noqa: E402
 from flashface_jax.weights import WeightsDirectory  # noqa: E402
+from tests.convert.tiny_stable_diffusion import original_full_size  # noqa: E402
 from tests.recorded import drawn, layout  # noqa: E402
 
 BOUND = 1.5
@@ -65,10 +69,28 @@ def resident(pid: int) -> dict[str, int]:
     return {kind: int(fields.get(key, "0").split()[0]) * 1024 for key, kind in wanted.items()}
 
 
-def convert(folder: Path) -> tuple[dict[str, int], float]:
+def write_stable_diffusion(folder: Path) -> list[str]:
+    """Write a single file and a tokenizer as large as the text tower's; returns the options."""
+    state = {
+        key: torch.from_numpy(np.asarray(drawn(key, tuple(value.shape), seed=7)))
+        for part in original_full_size()
+        for key, value in part.items()
+    }
+    save_file(state, folder / "v1-5.safetensors")
+    tokens = [f"{i}</w>" for i in range(49_406)] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(tokens)})
+    )
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"model_max_length": 77}')
+    source, tokenizer = folder / "v1-5.safetensors", folder / "tokenizer"
+    return ["stable-diffusion", f"--from={source}", f"--tokenizer={tokenizer}"]
+
+
+def convert(folder: Path, arguments: list[str]) -> tuple[dict[str, int], float]:
     """Run the command; returns its peak memory by kind, and the seconds it took."""
-    files = [f"--{name}={folder / file}" for name, file in FILES.items()]
-    command = [sys.executable, "-m", "flashface_jax.convert", "official", *files]
+    command = [sys.executable, "-m", "flashface_jax.convert", *arguments]
     start = time.perf_counter()
     process = subprocess.Popen([*command, f"--out={folder / 'weights'}"], cwd=REPOSITORY)
     peaks = {"all": 0, "anonymous": 0, "mapped": 0}
@@ -110,16 +132,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="a folder to create and to remove again")
-    folder = parser.parse_args().folder
+    parser.add_argument("--model", choices=["official", "stable-diffusion"], default="official")
+    options = parser.parse_args()
+    folder, official = options.folder, options.model == "official"
     folder.mkdir(parents=True)
     try:
-        unique = write_checkpoints(folder)
-        peaks, seconds = convert(folder)
+        if official:
+            unique = write_checkpoints(folder)
+            files = [f"--{name}={folder / file}" for name, file in FILES.items()]
+            peaks, seconds = convert(folder, ["official", *files])
+        else:
+            peaks, seconds = convert(folder, write_stable_diffusion(folder))
         parameters = written_parameters(folder)
     finally:
         shutil.rmtree(folder)
-    ratios = {kind: peak / unique for kind, peak in peaks.items()}
-    print(f"{parameters:,} parameters; unique tensors {unique / 1e9:.2f} GB; {seconds:.0f} s")
+    basis = unique if official else 4 * parameters
+    ratios = {kind: peak / basis for kind, peak in peaks.items()}
+    what = "unique tensors" if official else "written"
+    print(f"{parameters:,} parameters; {what} {basis / 1e9:.2f} GB; {seconds:.0f} s")
     for kind, peak in peaks.items():
         print(f"peak resident, {kind}: {peak / 1e9:.2f} GB = {ratios[kind]:.2f} x")
     print(json.dumps({"ratio": round(ratios["all"], 3), "bound": BOUND}))

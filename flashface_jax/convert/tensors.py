@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from flashface_jax.convert.table import Shape
 from flashface_jax.convert.torch_file import TorchFile, UnreadableError
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """Named tensors that are read when asked for.
 

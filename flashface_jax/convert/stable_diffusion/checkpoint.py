@@ -44,7 +44,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         unet, autoencoder, text_tower = open_networks(path)
         require_stable_diffusion_1(DIFFUSERS.unet, unet)
-        described, tokenizer = read_description(path), path / "tokenizer"
+        tokenizer = path / "tokenizer" if (path / "tokenizer").is_dir() else None
+        described = read_description(path)
         return Checkpoint(path, DIFFUSERS, unet, autoencoder, text_tower, described, tokenizer)
     whole = open_tensors(path)
     _require_all_networks(whole)

@@ -141,9 +141,9 @@ def _write_tokenizer(source: Path, target: Path, tower: TextTowerConfig) -> None
     if given.vocab_size != written.vocab_size:
         raise ConversionError(
             f"{source} has {given.vocab_size - written.vocab_size} added tokens, of textual "
-            "inversion, say, which cannot be kept: name the tokenizer without them, --tokenizer."
+            "inversion, say, which cannot be kept: name one without them with --tokenizer."
         )
-    if (written.length, written.vocab_size) != (tower.length, tower.vocabulary):
+    if written.length != tower.length or written.vocab_size > tower.vocabulary:
         raise ConversionError(
             f"{source} has {written.vocab_size} tokens and prompts of {written.length}, the text "
             f"tower {tower.vocabulary} and {tower.length}: name its own tokenizer with --tokenizer."
