@@ -1,0 +1,86 @@
+"""Where parameters lie: by path and shape, the moments like their parameters, errors by name."""
+
+import re
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec
+
+from flashface_jax.models.network import flatten
+from flashface_jax.training.paper import PAPER
+from flashface_jax.training.program import Program
+from flashface_jax.training.sharding import Layout, ShardingConfig, split_dimension
+from tests.small import with_changes
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("params/flashface/denoiser/encoder/0/kernel", (3, 3, 320, 320), 3),
+        ("a/kernel", (2560, 1280), 0),
+        ("a/kernel", (3, 3, 5, 320), None),  # small
+        ("a/kernel", (3, 3, 2561, 320), 3),  # 2561 does not divide
+        ("a/kernel", (1001, 1001), None),
+        ("a/bias", (65536,), None),
+        ("text_tower/token_embedding", (49408, 768), None),
+    ],
+)
+def test_kernels_are_split_along_their_largest_dimension_that_divides(name, shape, expected):
+    assert split_dimension(name, shape, 16, ShardingConfig()) == expected
+
+
+def test_exceptions_go_by_the_ends_of_paths():
+    config = ShardingConfig(split=(("attention/q/kernel", 0), ("o/kernel", -1)))
+    assert split_dimension("x/attention/q/kernel", (320, 640), 16, config) == 0
+    assert split_dimension("x/attention/o/kernel", (640, 640), 16, config) is None
+    assert split_dimension("x/other-attention/q/kernel", (320, 640), 16, config) == 1
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_an_exception_that_cannot_be_followed_names_the_parameter(dimension):
+    config = ShardingConfig(split=(("q/kernel", dimension),))
+    with pytest.raises(ValueError, match=r"^middle/q/kernel of shape \[320, 77\] cannot be split"):
+        split_dimension("middle/q/kernel", (320, 77), 16, config)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's state over 16 devices, of which only the shapes are there."""
+    program = Program.over(PAPER, jax.devices()[:1])
+    layout = Layout(jax.sharding.AbstractMesh((1, 16), ("data", "fsdp")), ShardingConfig())
+    return program.shapes, layout
+
+
+def test_moments_lie_as_their_parameters_do(paper):
+    shapes, layout = paper
+    params = flatten(layout.specs(shapes).params)
+    moments = flatten(layout.specs(shapes).optimizer)
+    compared = 0
+    for name, spec in moments.items():
+        found = re.search(r"(?:mu|nu)/(.*)", name)
+        if found:
+            assert spec == params[found[1]], name
+            compared += 1
+    assert compared == 2 * len(params)
+
+
+def test_hardly_anything_of_the_papers_networks_stays_whole(paper):
+    shapes, layout = paper
+    specs = flatten(layout.specs(shapes).params)
+    sizes = {name: leaf.size for name, leaf in flatten(shapes.params).items()}
+    whole = sum(size for name, size in sizes.items() if specs[name] == PartitionSpec())
+    assert sum(sizes.values()) > 1.6e9
+    # Biases, scales, and the convolutions from and to latents.
+    assert whole < 2e6, whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 6, "accumulate": 4}, "does not divide into 1 devices x 4 smaller batches"),
+        ({"sharding": ShardingConfig(fsdp=2)}, "1 devices do not divide into groups of 2"),
+    ],
+)
+def test_what_does_not_divide_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Program.over(with_changes(**changes), jax.devices()[:1])
