@@ -1,4 +1,4 @@
-"""The ablation of the paper's Table 4: reference attention in encoder and decoder, beside the middle.
+"""The ablation of the paper's Table 4: reference attention in encoder, middle and decoder.
 
     python train.py --config configs/flashface_attention_both.py --workdir runs/attention_both \
         --config.initial=weights/sd15 --config.data.dataset=DATASET

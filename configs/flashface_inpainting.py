@@ -3,7 +3,7 @@
     python train.py --config configs/flashface_inpainting.py --workdir runs/inpainting \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
-Nine input channels: the noisy latent, the latent of the image whose face is zero, and the face mask,
+Nine input channels: the noisy latent, the latent of the image without its face, and the face mask,
 which is never dropped. It can start from weights of any FlashFace, whose input is widened with
 zeros. Not run at this size.
 """
