@@ -187,19 +187,15 @@ def long_run(dataset: IdClusters, tokenizer: Tokenizer, steps: int) -> None:
 def data_wait(config_path: Path, steps: int = 60) -> None:
     """Share of a real train step's time that passes waiting for its batch."""
     import jax  # noqa: PLC0415  (workers import this file, too)
-    import jax.numpy as jnp  # noqa: PLC0415
 
-    from flashface_jax.demo import load_config  # noqa: PLC0415
-    from flashface_jax.models.blocks import Compute  # noqa: PLC0415
-    from flashface_jax.system import build_system  # noqa: PLC0415
+    from flashface_jax.training.batch import Batch  # noqa: PLC0415
+    from flashface_jax.training.config_file import load_config  # noqa: PLC0415
     from flashface_jax.training.data import (  # noqa: PLC0415
         open_dataset,
         open_tokenizer,
         sample_shape,
     )
-    from flashface_jax.training.optimizer import build_optimizer  # noqa: PLC0415
-    from flashface_jax.training.state import create_state  # noqa: PLC0415
-    from flashface_jax.training.step import Batch, make_train_step  # noqa: PLC0415
+    from flashface_jax.training.program import Program  # noqa: PLC0415
 
     config = load_config(config_path)
     with tempfile.TemporaryDirectory() as workdir:
@@ -209,12 +205,8 @@ def data_wait(config_path: Path, steps: int = 60) -> None:
         pool = photo_pool(dataset, TRAIN, shape.reference_size)
         samples = ordered(pool, 0, MakeSample(pool, tokenizer, shape, draws))
         batches = BatchLoader(samples, config.batch_size, {}, config.data.loader)
-        system = build_system(config.system, Compute(jnp.dtype(config.compute_dtype)))
-        optimizer = build_optimizer(config.optimizer, config.steps)
-        averages = config.optimizer.ema_decay > 0
-        state = create_state(system, config.trainable, optimizer, averages, config.seed)
-        empty = jnp.asarray(tokenizer([""]))
-        step = jax.jit(make_train_step(system, optimizer, config, empty), donate_argnums=0)
+        program = Program.over(config)
+        state, step = program.fresh_state(), program.step(tokenizer([""]))
         waited, began = 0.0, 0.0
         for i in range(10 + steps):
             if i == 10:
@@ -223,7 +215,7 @@ def data_wait(config_path: Path, steps: int = 60) -> None:
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            state, _ = step(state, Batch(**jax.device_put(batch)))
+            state, _ = step(state, program.layout.place_rows(Batch(**batch)))
             jax.block_until_ready(state)
         total = time.perf_counter() - began
         print(

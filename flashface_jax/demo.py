@@ -6,7 +6,6 @@ who they should be: with their references, without any, and with another person'
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 from PIL import Image
 
 from flashface_jax.data.dataset import VALIDATION, IdClusters
@@ -31,7 +29,8 @@ from flashface_jax.evaluation.identity import (
 from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
 from flashface_jax.pipeline import FlashFacePipeline
-from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.config_file import load_config
 from flashface_jax.training.data import sample_shape
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.loop import train
@@ -47,17 +46,6 @@ PROMPTS = {
     "sunglasses, at night": "a photo of a young person wearing sunglasses, at night",
 }
 FACE_BOX = (0.27, 0.17, 0.73, 0.79)
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Read a configuration file."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise ValueError(f"{path} does not exist: run the demo from the project's folder.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values: ConfigDict = module.get_config()
-    return from_mapping(values.to_dict())
 
 
 def recognition(

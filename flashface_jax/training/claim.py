@@ -23,6 +23,7 @@ RESUMABLE_CHANGES = {
     "checkpoint_every",
     "grid_every",
     "grid_people",
+    "likeness",
     "keep_checkpoints",
     "profile_steps",
 }

@@ -101,6 +101,8 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints; the last step always makes one.
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
+        likeness: what judges how much the people in a grid look like themselves: an .npz file of an
+            identity encoder, or the folder of an insightface model pack; "" for nothing.
         keep_checkpoints: newest checkpoints that are kept.
         profile_steps: first step to trace and how many; see `training/profiling.py`.
     """
@@ -123,6 +125,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     grid_every: int = 1000
     grid_people: int = 6
+    likeness: str = ""
     keep_checkpoints: int = 2
     profile_steps: tuple[int, int] = (1, 0)
 

@@ -145,7 +145,8 @@ def _take_steps(
             observer.tell(f"told to stop: saving step {step}; the same command goes on from it")
             break
         if preview is not None and (step % config.grid_every == 0 or last):
-            observer.picture(step, "held_out", preview.sheet(preview.generate(state)))
+            images = preview.generate(state)
+            observer.picture(step, "held_out", preview.sheet(images), preview.scores(images))
     return state
 
 

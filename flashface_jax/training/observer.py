@@ -1,5 +1,6 @@
 """What is seen of a run while it trains: a progress bar, metrics, pictures and traces."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -79,8 +80,12 @@ class Observer:
         self._metrics.scalars(step, values)
         self._progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
 
-    def picture(self, step: int, name: str, image: Image.Image) -> None:
-        """Write a picture; the time that it took is not training's."""
+    def picture(
+        self, step: int, name: str, image: Image.Image, scores: Mapping[str, float]
+    ) -> None:
+        """Write a picture and what is said of it; the time that it took is not training's."""
+        if scores:
+            self._metrics.scalars(step, scores)
         self.tell(f"wrote {self._metrics.picture(step, name, image)}")
         self._throughput.restart()
 

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 
 from flashface_jax.errors import sentence, stopped
 from flashface_jax.files import require_writable, whole_file
@@ -21,7 +18,8 @@ from flashface_jax.planning.flops import count_flops
 from flashface_jax.planning.plan import Plan, Run, make_plan
 from flashface_jax.planning.report import markdown, table
 from flashface_jax.planning.topology import KNOWN, Topology, devices_of, parse_topology
-from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.config_file import load_config
 
 DESCRIPTION = """Foretell memory and speed of a training run on TPUs, without a TPU.
 
@@ -164,39 +162,6 @@ def model_flops(config: TrainConfig) -> float:
         "counting the operations of the model",
         lambda: float(count_flops(model_jaxpr(config)).total),
     )
-
-
-def load_config(path: Path, overrides: Sequence[str]) -> TrainConfig:
-    """Read a configuration file, and override fields of it.
-
-    Args:
-        path: of a file such as configs/synthetic.py.
-        overrides: e.g. `--config.batch_size=8`.
-
-    Raises:
-        ValueError: if the file is not there, or naming the field that is unknown or wrong.
-    """
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"{path} does not exist: name a file such as configs/synthetic.py.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values, words = flags.FlagValues(), ["plan", *overrides]
-    try:
-        config = config_flags.DEFINE_config_dict(
-            "config", module.get_config(), flag_values=values, sys_argv=words
-        )
-        values(words)
-    except (AttributeError, KeyError) as error:
-        # So ml_collections says that there is no such field, and what else may have been meant.
-        named = error.__context__ if isinstance(error.__context__, KeyError) else error
-        said = ": ".join(str(named.args[0]).splitlines())
-        raise ValueError(f"The configuration has no field {said}") from error
-    except flags.UnrecognizedFlagError as error:
-        raise ValueError(f"The configuration has no field {error.flagname}.") from error
-    except flags.Error as error:
-        raise ValueError(str(error)) from error
-    return from_mapping(config.value.to_dict())
 
 
 def write_json(path: Path, plans: Sequence[Plan]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import parts
 from flashface_jax.training.data import sample_shape
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.likeness import Likeness, open_likeness
 from flashface_jax.training.program import Program
 from flashface_jax.training.state import TrainState
 
@@ -27,12 +29,20 @@ class Preview:
     Attributes:
         asked: the people, and the images asked for.
         generate: makes the images; every process must call it.
+        likeness: judges how much they look like the people, or None.
         cell: side of a cell of the sheet in pixels.
     """
 
     asked: HeldOut
     generate: Callable[[TrainState], UInt8[np.ndarray, "people H W 3"]]
+    likeness: Likeness | None
     cell: int
+
+    def scores(self, images: UInt8[np.ndarray, "people H W 3"]) -> dict[str, float]:
+        """How much the images look like the people; empty without a judge."""
+        if self.likeness is None:
+            return {}
+        return self.likeness(images, self.asked.targets, self.asked.face_boxes)
 
     def sheet(self, images: UInt8[np.ndarray, "people H W 3"]) -> Image.Image:
         """A row a person: references, the real photo, and the image made."""
@@ -70,7 +80,10 @@ def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) ->
             images = multihost_utils.process_allgather(images, tiled=True)
         return np.asarray(images)[:people]
 
-    return Preview(asked, generate, 2 * shape.image_size if shape.image_size <= 128 else 256)
+    likeness = open_likeness(Path(config.likeness)) if config.likeness else None
+    return Preview(
+        asked, generate, likeness, 2 * shape.image_size if shape.image_size <= 128 else 256
+    )
 
 
 def _repeated(request: Request, multiple: int) -> Request:

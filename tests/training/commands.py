@@ -75,7 +75,7 @@ def losses(workdir: Path) -> dict[int, float]:
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith("}")]
-    return {line["step"]: line["loss"] for line in whole}
+    return {line["step"]: line["loss"] for line in whole if "loss" in line}
 
 
 def free_port() -> int:
