@@ -1,4 +1,15 @@
-"""Train FlashFace.
+"""Train FlashFace: `python train.py --help`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from absl import logging
+
+from flashface_jax.errors import sentence, stopped
+
+DESCRIPTION = """Train FlashFace.
 
     python train.py --config configs/synthetic.py --workdir runs/synthetic
 
@@ -11,61 +22,65 @@ steps into profiles/.
 Several hosts train together when the same command is started on each: on a TPU slice, and under
 Slurm or Open MPI, they find each other; elsewhere say where the first is, and who is who:
 
-    python train.py --config ... --workdir ... --coordinator=10.0.0.2:1234 --processes=2 --process=0
+    python train.py --config ... --workdir ... --coordinator 10.0.0.2:1234 --processes 2 --process 0
 
 They must see the same workdir and dataset. docs/tpu.md and docs/gpu.md go through it.
 """
 
-import sys
-from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+def parse_arguments(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the command line; what is left are overrides of the configuration."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --config.steps is none of --config
+    )
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="e.g. configs/flashface.py")
+    add("--config.FIELD", metavar="VALUE", help="override a field of the configuration")
+    add("--workdir", required=True, metavar="DIR", help="of the run; made if it does not exist")
+    several = parser.add_argument_group("several processes that do not find each other")
+    several.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
+    several.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    several.add_argument("--process", type=int, default=-1, metavar="I", help="this one, from 0")
+    options, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        if not word.startswith("--config."):
+            parser.error(f"unrecognized argument {word}")
+    return options, rest
 
-from flashface_jax.errors import sentence, stopped
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/synthetic.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; made if it does not exist.")
-COORDINATOR = flags.DEFINE_string("coordinator", "", "Address and port of process 0.")
-PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes train together.")
-PROCESS = flags.DEFINE_integer("process", -1, "Number of this one, from 0.")
-flags.mark_flags_as_required(["config", "workdir"])
-
-
-def main(arguments: list[str]) -> None:
-    """Check the command line, then train."""
-    if len(arguments) > 1:
-        app.usage(shorthelp=True, detailed_error=f"unknown argument {arguments[1]}", exitcode=1)
+def main() -> None:
+    """Run the command line; what goes wrong becomes one sentence on standard error."""
+    options, overrides = parse_arguments()
     # Imported here because processes that make samples import this file too, and need neither.
-    from flashface_jax.training.config import from_mapping  # noqa: PLC0415
+    from flashface_jax.training.config_file import load_config  # noqa: PLC0415
     from flashface_jax.training.loop import train  # noqa: PLC0415
-    from flashface_jax.training.processes import join, say  # noqa: PLC0415
+    from flashface_jax.training.processes import are_several, join, say  # noqa: PLC0415
 
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
-    workdir = Path(WORKDIR.value)
     try:
-        config = from_mapping(CONFIG.value.to_dict())
-        join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-        train(config, workdir)
+        config = load_config(options.config, overrides)
+        join(options.coordinator, options.processes, options.process)
+        train(config, local_path(options.workdir))
     except KeyboardInterrupt:
         sys.exit(stopped("the same command goes on from the newest checkpoint."))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {sentence(error)}")
-    say(f"wrote {workdir}")
+        print(f"error: {sentence(error)}", file=sys.stderr, flush=True)
+        if are_several():
+            os._exit(1)  # an orderly end would wait for the others, who wait for this one
+        sys.exit(1)
+    say(f"wrote {options.workdir}")
 
 
-def parse(arguments: list[str]) -> list[str]:
-    """Read the command line; what is left of it."""
-    try:
-        left: list[str] = app.parse_flags_with_usage(arguments)
-    except AttributeError as error:
-        if not isinstance(error.__context__, KeyError):
-            raise
-        # So ml_collections says that there is no such field, and what else may have been meant.
-        named = ": ".join(str(error.__context__.args[0]).splitlines())
-        sys.exit(f"error: the configuration has no field {named}")
-    return left
+def local_path(place: str) -> Path:
+    """A directory as a path; a bucket's address is none."""
+    if "://" in place:
+        raise ValueError(f"workdir is {place}: mount the bucket, and name the mounted directory.")
+    if Path(place).is_file():
+        raise ValueError(f"workdir {place} is a file: name a directory.")
+    return Path(place)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main()

@@ -22,9 +22,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"{path} does not exist: name a file such as configs/synthetic.py.")
+        raise ValueError(
+            f"{path} does not exist or is no Python file: name one such as configs/synthetic.py."
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} is no configuration: it has no function get_config().")
     values, words = flags.FlagValues(), ["plan", *overrides]
     try:
         config = config_flags.DEFINE_config_dict(

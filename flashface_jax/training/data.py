@@ -28,6 +28,10 @@ def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
     Raises:
         ValueError: there is no such dataset, or it is damaged.
     """
+    if "://" in config.dataset:
+        raise ValueError(
+            f"data.dataset is {config.dataset}: mount the bucket, and name the mounted directory."
+        )
     if config.dataset:
         return IdClusters(Path(config.dataset))
     place = workdir / "data"

@@ -27,7 +27,7 @@ from flashface_jax.training.observer import Observer
 from flashface_jax.training.preview import make_preview
 from flashface_jax.training.processes import StopRequest, is_first, say
 from flashface_jax.training.program import Program
-from flashface_jax.training.start import starting_state
+from flashface_jax.training.start import fitting_weights, starting_state
 from flashface_jax.training.state import TrainState
 
 
@@ -48,6 +48,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     """
     program = Program.over(config)
     claim.check(workdir, config)
+    fitting_weights(config)  # before the data, which may take long to open
     workdir.mkdir(parents=True, exist_ok=True)
     say(f"training {program.layout.description}")
     data = _open_data(config, workdir)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.system import SystemConfig
 from flashface_jax.training.config import TrainConfig
@@ -13,7 +14,8 @@ from flashface_jax.training.config import TrainConfig
 PAPER = TrainConfig(
     steps=50_000,
     batch_size=32,
-    system=SystemConfig(image_tower=None),  # evaluation's alone
+    # CLIP's image tower and text projection serve evaluation alone.
+    system=SystemConfig(text_tower=TextTowerConfig(embedding=None), image_tower=None),
     compute_dtype="bfloat16",
     recompute="all but attention",
     log_every=50,

@@ -24,6 +24,12 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     Raises:
         ValueError: some of the three are given and not all, or the others cannot be reached.
     """
+    if coordinator and not coordinator.rpartition(":")[2].isdecimal():
+        raise ValueError(f"coordinator is {coordinator}: give its port, too, as in host:1234.")
+    if process >= processes > 0:
+        raise ValueError(
+            f"process is {process}; of {processes} processes the last is {processes - 1}."
+        )
     given = [bool(coordinator), processes > 0, process >= 0]
     if any(given) and not all(given):
         raise ValueError("Give all of --coordinator, --processes and --process, or none.")
@@ -38,6 +44,11 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         # Nothing told of any others.
     except RuntimeError as error:
         raise ValueError(f"The other processes cannot be joined: {error}") from error
+
+
+def are_several() -> bool:
+    """Whether the run has more than one process."""
+    return bool(jax.distributed.is_initialized() and jax.process_count() > 1)
 
 
 def is_first() -> bool:

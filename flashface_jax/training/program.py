@@ -169,12 +169,9 @@ def _keys(seed: int) -> dict[str, jax.Array]:
 def _check_batch(config: TrainConfig, devices: int) -> None:
     each = devices * config.accumulate
     if config.batch_size % each:
-        parts_of = f"{devices} devices" + (
-            f" x {config.accumulate} smaller batches" if config.accumulate > 1 else ""
-        )
         raise ValueError(
-            f"batch_size {config.batch_size} does not divide into {parts_of}: choose a multiple of "
-            f"{each}."
+            f"batch_size {config.batch_size} does not divide by {each}, the number of devices "
+            f"({devices}) times accumulate ({config.accumulate}): choose a multiple of it."
         )
 
 

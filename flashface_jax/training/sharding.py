@@ -102,7 +102,8 @@ class Layout:
         sharing = config.fsdp or math.gcd(count, MOST_SHARING)
         if count % sharing:
             raise ValueError(
-                f"{count} devices do not divide into groups of {sharing}: choose a sharding.fsdp "
+                f"Devices, of which there are {count}, do not divide into groups of {sharing}: "
+                "choose a sharding.fsdp "
                 f"among {[n for n in range(1, count + 1) if count % n == 0]}."
             )
         try:

@@ -6,16 +6,28 @@ from typing import Any
 
 import jax
 
-from flashface_jax.models.blocks import Compute
-from flashface_jax.models.flashface import FlashFace
-from flashface_jax.models.network import Params, flatten, network, unflatten
-from flashface_jax.system import SystemConfig
+from flashface_jax.models.network import Params, flatten, unflatten
+from flashface_jax.system import SystemConfig, build_system
 from flashface_jax.training import parts
+from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.initial import describe, plan_start, require_same_arithmetic, start_from
 from flashface_jax.training.processes import say
 from flashface_jax.training.program import Program
 from flashface_jax.training.state import TrainState
 from flashface_jax.weights import WeightsDirectory, open_weights
+
+
+def fitting_weights(config: TrainConfig) -> WeightsDirectory | None:
+    """The weights to start from, opened; None if the run draws new ones.
+
+    Raises:
+        ValueError: they are not there, or do not fit the run.
+    """
+    if not config.initial:
+        return None
+    weights = open_weights(Path(config.initial))
+    _check_fit(weights.config, config.system, weights.path)
+    return weights
 
 
 def starting_state(program: Program) -> TrainState:
@@ -24,48 +36,58 @@ def starting_state(program: Program) -> TrainState:
     Raises:
         ValueError: the weights to start from do not fit the run.
     """
-    if not program.config.initial:
+    weights = fitting_weights(program.config)
+    if weights is None:
         return program.fresh_state()
-    weights = open_weights(Path(program.config.initial))
-    _check_fit(weights, program.config.system)
+    there, here = build_system(weights.config), program.system
+    place = program.layout.shardings
     drawn = {
-        name: weights.params(name, part, program.layout.shardings)
-        for name, part in program.system.parts().items()
+        name: _frozen(weights.params(name, there.parts()[name], place), part.shapes, name)
+        for name, part in here.parts().items()
         if name != parts.FLASHFACE
     }
-    drawn[parts.FLASHFACE] = _flashface(weights, program)
+    read = weights.params(parts.FLASHFACE, there.flashface, place)
+    drawn[parts.FLASHFACE] = _flashface(read, program, weights)
     return program.state_of({**program.fresh_updates(), **drawn})
 
 
-def _flashface(weights: WeightsDirectory, program: Program) -> Params:
+def _frozen(read: Params, wanted: Params, part: str) -> Params:
+    """The parameters that the run's network has; weights may hold more, such as a projection."""
+    named = flatten(read)
+    missing = [f"{part}/{name}" for name in flatten(wanted) if name not in named]
+    if missing:
+        raise ValueError(
+            f"The weights to start from have no {', '.join(missing)}: configure the run without "
+            "(system.text_tower.embedding is None for a text tower without projection)."
+        )
+    return unflatten(named, wanted)
+
+
+def _flashface(read: Params, program: Program, weights: WeightsDirectory) -> Params:
     """FlashFace's parameters, made of those of a network that may differ from the run's."""
-    config = weights.config.flashface
-    source = network(lambda keys: FlashFace(config, Compute(), keys))
-    target = program.system.flashface.shapes
-    require_same_arithmetic(config.denoiser, program.config.system.flashface.denoiser)
-    plan = plan_start(flatten(source.shapes), flatten(target))
+    target, denoiser = program.system.flashface.shapes, program.config.system.flashface.denoiser
+    require_same_arithmetic(weights.config.flashface.denoiser, denoiser)
+    plan = plan_start(flatten(read), flatten(target))
     say(f"starting from {weights.path}: " + "; ".join(describe(plan).splitlines()))
 
     def adapted(read: Params) -> Params:
         return unflatten(start_from(flatten(read), flatten(target)), target)
 
-    place = program.layout.shardings
-    read = weights.params(parts.FLASHFACE, source, place)
-    return jax.jit(adapted, out_shardings=place(target))(read)
+    return jax.jit(adapted, out_shardings=program.layout.shardings(target))(read)
 
 
-def _check_fit(weights: WeightsDirectory, wanted: SystemConfig) -> None:
+def _check_fit(there: SystemConfig, here: SystemConfig, path: Path) -> None:
     """Refuse weights whose frozen networks, or noise schedule, are not the run's."""
-    names = ("autoencoder", "text_tower", "schedule")
     differ = [
         f"system.{name}.{field}: {was} there, {now} here"
-        for name in names
-        for field, was, now in _differences(getattr(weights.config, name), getattr(wanted, name))
+        for name in ("autoencoder", "text_tower", "schedule")
+        for field, was, now in _differences(getattr(there, name), getattr(here, name))
+        if (name, field) != ("text_tower", "embedding")  # its projection serves evaluation alone
     ]
     if differ:
         raise ValueError(
-            f"{weights.path} does not fit the configuration ({'; '.join(differ)}): set the "
-            "configuration's fields to what the weights have."
+            f"{path} does not fit the configuration ({'; '.join(differ)}): set the configuration's "
+            "fields to what the weights have."
         )
 
 

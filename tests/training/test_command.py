@@ -1,5 +1,6 @@
 """train.py as a command: what it says when something is wrong."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ runpy.run_path("train.py", run_name="__main__")
 def run(*words, program=("train.py",)):
     """The command's exit status and what it says on standard error."""
     command = [sys.executable, *program, "--config", "configs/synthetic.py", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 
 
@@ -30,6 +32,14 @@ WRONG = {
     "a number": ("--config.batch_size=0", "batch_size is 0"),
     "a dataset": ("--config.data.dataset=nowhere", "nowhere holds no dataset id_clusters"),
     "a place": ("--workdir=/proc/x", "/proc/x: No such file or directory."),
+    "a bucket": ("--workdir=gs://bucket/run", "mount the bucket"),
+    "a bucket of photos": ("--config.data.dataset=gs://bucket/data", "mount the bucket"),
+    "a file": ("--workdir=README.md", "workdir README.md is a file"),
+    "no configuration": ("--config=README.md", "README.md does not exist or is no Python file"),
+    "no function": ("--config=train.py", "train.py is no configuration"),
+    "a coordinator": ("--coordinator=localhost", "give its port, too"),
+    "half of the processes": ("--processes=2", "Give all of --coordinator"),
+    "weights": ("--config.initial=nowhere", "nowhere is no weights directory"),
 }
 
 
@@ -45,3 +55,8 @@ def test_ctrl_c_is_told_in_a_line(tmp_path):
     status, err = run("--workdir", tmp_path / "run", program=("-c", STOPPED))
     assert status == 130
     assert err == "\nerror: stopped; the same command goes on from the newest checkpoint.\n"
+
+
+def test_wrong_usage_shows_how_it_is_used(tmp_path):
+    status, err = run("--workdir", tmp_path / "run", "--steps=3")
+    assert status == 2 and "unrecognized argument --steps=3" in err and "usage: " in err

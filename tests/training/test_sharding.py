@@ -77,8 +77,14 @@ def test_hardly_anything_of_the_papers_networks_stays_whole(paper):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 6, "accumulate": 4}, "does not divide into 1 devices x 4 smaller batches"),
-        ({"sharding": ShardingConfig(fsdp=2)}, "1 devices do not divide into groups of 2"),
+        (
+            {"batch_size": 6, "accumulate": 4},
+            r"batch_size 6 does not divide by 4, the number of devices \(1\)",
+        ),
+        (
+            {"sharding": ShardingConfig(fsdp=2)},
+            "of which there are 1, do not divide into groups of 2",
+        ),
     ],
 )
 def test_what_does_not_divide_is_refused(changes, message):
