@@ -5,6 +5,7 @@
       params/<part>/         Orbax, one checkpoint for each of flashface, autoencoder, text_tower,
                              image_tower
       tokenizer/             vocab.json, merges.txt, tokenizer_config.json
+      unused/                what of converted files no network uses (`convert/unused.py`)
 
 It is written beside its final place and renamed, so that a directory which exists is whole.
 """
@@ -139,6 +140,10 @@ class WeightsDirectory:
                 f"{place} is damaged, or holds another network than config.json says: {error}"
             ) from error
 
+    def holds(self, part: str) -> bool:
+        """Whether the parameters of a part are there; whether they are whole, reading says."""
+        return (self.path / "params" / part).exists()
+
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""
         place = self.path / "tokenizer"
@@ -164,6 +169,10 @@ class RunDirectory(WeightsDirectory):
             raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.") from error
         finally:
             checkpoints.close()
+
+    def holds(self, part: str) -> bool:
+        """A run has every part that its configuration names."""
+        return True
 
 
 def open_weights(path: Path) -> WeightsDirectory:

@@ -1,8 +1,10 @@
-"""Convert checkpoints: `python -m flashface_jax.convert official --help`."""
+"""Convert checkpoints: `python -m flashface_jax.convert official --help`, `... export --help`."""
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from flashface_jax.convert.table import ConversionError
 from flashface_jax.weights import WeightsError
@@ -20,19 +22,50 @@ example:
       --out weights/flashface
 """
 
-NO_TORCH = "reading PyTorch files needs PyTorch: pip install 'flashface-jax[convert]'"
+EXPORT_HELP = """\
+Turn a weights directory or a training run back into the files that FlashFace's authors released, so
+that their code and its ComfyUI nodes load them.
+
+Of a run the newest checkpoint is taken, averaged if the run averages. What the released code wants
+but never uses is restored from the converted files, bit for bit; for a model that did not come from
+them it is filled in. A model that the released code cannot hold is refused; what its files do not
+say (head counts, sizes other than the released) is printed.
+
+  --to official      flashface.ckpt, sd-v1-vae.pth, openai-clip-vit-large-14.pth (torch.save) and
+                     bpe_simple_vocab_16e6.txt.gz; about 8.7 GB in float32. Put them into the
+                     cache folder of the released code.
+  --to safetensors   the same with .safetensors for .ckpt and .pth; needs no PyTorch. Tensors that
+                     the released layout has twice take their space twice: about 12 GB.
+
+example:
+  python -m flashface_jax.convert export runs/mine --to official --dtype float16 --out released
+"""
+
+NEEDED = {
+    "torch": "PyTorch files need PyTorch: pip install 'flashface-jax[convert]'",
+    "safetensors": "this needs safetensors: pip install 'flashface-jax[convert]'",
+}
+"""Packages that only this command needs, and what to say without them; --help works without."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+    """Parse the command line; `run` of the result does what it asks."""
     parser = argparse.ArgumentParser(prog="python -m flashface_jax.convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_official(commands)
+    _add_export(commands)
+    return parser.parse_args(arguments)
+
+
+def _add_official(commands: Any) -> None:
+    """Describe `official`."""
     official = commands.add_parser(
         "official",
         help="the released PyTorch files -> a weights directory",
         description=OFFICIAL_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    official.set_defaults(run=_official)
     file = official.add_argument
     file("--unet", type=Path, required=True, metavar="FILE", help="flashface.ckpt")
     file("--vae", type=Path, metavar="FILE", help="sd-v1-vae.pth")
@@ -48,24 +81,52 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     heads.add_argument(
         "--clip-image-heads", type=int, metavar="N", help="default: width / 64, as in every CLIP"
     )
-    return parser.parse_args(arguments)
+
+
+def _add_export(commands: Any) -> None:
+    """Describe `export`."""
+    export = commands.add_parser(
+        "export",
+        help="a weights directory or a run -> files that the released code loads",
+        description=EXPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.set_defaults(run=_export)
+    add = export.add_argument
+    add("directory", type=Path, metavar="DIR", help="converted weights, or a run's workdir")
+    add("--to", required=True, choices=("official", "safetensors"), help="form of the files")
+    add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
+    add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of every tensor; 16 bits halve the files and lose digits (default: float32)",
+    )
+
+
+def _official(options: argparse.Namespace) -> None:
+    from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415
+
+    named = {field.name: getattr(options, field.name) for field in fields(OfficialFiles)}
+    convert_official(OfficialFiles(**named), options.out)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from flashface_jax.convert.export import export  # noqa: PLC0415
+
+    export(options.directory, options.out, options.to, options.dtype)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 on success, 1 with one message on stderr otherwise."""
-    options = vars(parse_arguments(arguments))
+    options = parse_arguments(arguments)
     try:
-        # Only here is PyTorch needed; --help works without it.
-        from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415
+        options.run(options)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in NEEDED:
             raise
-        print(f"error: {NO_TORCH}", file=sys.stderr)
+        print(f"error: {NEEDED[error.name]}", file=sys.stderr)
         return 1
-    options.pop("command")
-    out = options.pop("out")
-    try:
-        convert_official(OfficialFiles(**options), out)
     except (ConversionError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

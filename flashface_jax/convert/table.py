@@ -6,7 +6,7 @@ shape fits; whatever does not hold is reported together.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -57,10 +57,18 @@ class Dead:
 
 @dataclass(frozen=True)
 class Table:
-    """All tensors of one file, and what of it is dead."""
+    """All tensors of one file, and what of it is dead.
+
+    Attributes:
+        entries: the tensors that the model uses.
+        dead: the keys that it does not.
+        fills: for each dead key that a file must have all the same, what it holds unless a file
+            said otherwise: the tensor of another key, or a number.
+    """
 
     entries: tuple[Entry, ...]
     dead: tuple[Dead, ...] = ()
+    fills: Mapping[str, str | float] = field(default_factory=dict)
 
     def problems(self, source: Mapping[str, Shape], target: Mapping[str, Shape]) -> list[str]:
         """Say everything that keeps `source` from filling `target`; empty if nothing does."""
@@ -91,6 +99,35 @@ class Table:
             named[entry.target] = aligned_copy(entry.transform.to_jax(read(entry.source)))
             advance()
         return unflatten(named, like)
+
+    def export(
+        self,
+        read: Callable[[str], np.ndarray],
+        unused: Mapping[str, np.ndarray],
+        store: Callable[[str, np.ndarray], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Inverse of `convert`: the state dict with every key, the dead ones included.
+
+        Args:
+            read: gives the parameter of a name.
+            unused: dead keys whose tensors are known; the others are filled.
+            store: turns a key and a view in PyTorch's order into the array to write.
+
+        Returns:
+            Arrays by key. A key that repeats another has the very same array.
+        """
+        state = {
+            entry.source: store(entry.source, entry.transform.to_torch(read(entry.target)))
+            for entry in self.entries
+        }
+        for key, fill in self.fills.items():
+            if key in unused:
+                state[key] = store(key, unused[key])
+            elif isinstance(fill, str):
+                state[key] = state[fill]
+            else:
+                state[key] = store(key, np.asarray(fill, np.float32))
+        return state
 
 
 def aligned_copy(x: np.ndarray) -> np.ndarray:
