@@ -95,8 +95,11 @@ def _settings(config: SystemConfig) -> Settings:
 
 
 def _unet(config: UNetConfig) -> dict[str, Any]:
-    """Levels without transformers are those whose scale is not named."""
-    depths = list(config.transformer_depth)
+    """Levels without transformers are those whose scale is not named.
+
+    The released middle is as deep as `num_attn_blocks` of the last level unless told otherwise.
+    """
+    depths = [max(depth, 1) for depth in config.transformer_depth]
     return {
         "dim": config.base_channels,
         "context_dim": config.context_channels,
@@ -106,8 +109,8 @@ def _unet(config: UNetConfig) -> dict[str, Any]:
         "head_dim": config.head_channels,
         "num_res_blocks": list(config.residual_blocks),
         "num_attn_blocks": depths,
-        "middle_attn_blocks": config.middle_depth,
-        "attn_scales": [0.5**level for level, depth in enumerate(depths) if depth],
+        "middle_attn_blocks": None if config.middle_depth == depths[-1] else config.middle_depth,
+        "attn_scales": [0.5**i for i, depth in enumerate(config.transformer_depth) if depth],
     }
 
 

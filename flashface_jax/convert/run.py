@@ -85,7 +85,7 @@ def convert_official(files: OfficialFiles, out: Path) -> None:
             _write_unused(part, draft)
     for part in parts:
         for dead in part.table.dead:
-            print(f"{part.name}: not used: {dead.prefix}*: {dead.reason}")
+            print(f"{part.name}: left out {dead.prefix}*: {dead.reason}")
     print(f"wrote {out}")
 
 
@@ -166,7 +166,7 @@ def _write_unused(part: Part, draft: Path) -> None:
     if unused:
         path = unused_path(draft, part.name)
         write_unused(path, unused)
-        print(f"{part.name}: kept {len(unused)} unused tensors in {path.relative_to(draft)}")
+        print(f"{part.name}: unused, kept for export in {path.relative_to(draft)}: {len(unused)}")
 
 
 def _convert_tokenizer(source: Path, target: Path, length: int) -> None:

@@ -46,8 +46,13 @@ def writer(form: Form) -> Writer:
 
 
 def write_safetensors(state: State, path: Path) -> None:
-    """Write as safetensors, every key with a tensor of its own; PyTorch is not needed."""
+    """Write as safetensors, every key with a tensor of its own; PyTorch is not needed.
+
+    Raises:
+        ConversionError: if the file cannot be written, say on a full disk.
+    """
     try:
         save_file(state, path)
+        path.chmod(0o644)  # safetensors makes it private
     except SafetensorError as error:
         raise ConversionError(f"{path} could not be written: {error}") from error

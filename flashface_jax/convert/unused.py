@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from flashface_jax.convert.table import ConversionError, Shape, Table
+from flashface_jax.convert.state_files import write_safetensors
+from flashface_jax.convert.table import Shape, Table
 from flashface_jax.weights import WeightsError
 
 Tensor = Float32[np.ndarray, "..."]
@@ -53,18 +54,9 @@ def find_unused(
 
 
 def write_unused(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write the file, if there is anything to keep.
-
-    Raises:
-        ConversionError: if it cannot be written, say on a full disk.
-    """
-    if not tensors:
-        return
+    """Write the file; raises ConversionError if it cannot be written, say on a full disk."""
     path.parent.mkdir(exist_ok=True)
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise ConversionError(f"{path} could not be written: {error}") from error
+    write_safetensors(tensors, path)
 
 
 def read_unused(path: Path, layout: Mapping[str, Shape]) -> dict[str, Tensor]:
