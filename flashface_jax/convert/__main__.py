@@ -13,7 +13,8 @@ OFFICIAL_HELP = """\
 Turn the files that FlashFace's authors released into one directory that sample.py opens.
 
 The four files are those of the release's cache folder. Widths and depths are read off the files.
-The directory holds config.json, Orbax parameters and the tokenizer; about 8.7 GB in float32.
+The directory holds config.json, Orbax parameters, the tokenizer, and apart what of the files is not
+used, for `export` to restore; about 9 GB in float32.
 Leave a file out, and the directory lacks that part (it can still be inspected or trained from).
 
 example:
@@ -32,10 +33,10 @@ them it is filled in. A model that the released code cannot hold is refused; wha
 say (head counts, sizes other than the released) is printed.
 
   --to official      flashface.ckpt, sd-v1-vae.pth, openai-clip-vit-large-14.pth (torch.save) and
-                     bpe_simple_vocab_16e6.txt.gz; about 8.7 GB in float32. Put them into the
+                     bpe_simple_vocab_16e6.txt.gz; about 9 GB in float32. Put them into the
                      cache folder of the released code.
   --to safetensors   the same with .safetensors for .ckpt and .pth; needs no PyTorch. Tensors that
-                     the released layout has twice take their space twice: about 12 GB.
+                     the released layout has twice take their space twice: about 13 GB.
 
 example:
   python -m flashface_jax.convert export runs/mine --to official --dtype float16 --out released
