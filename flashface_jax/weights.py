@@ -157,7 +157,11 @@ class RunDirectory(WeightsDirectory):
     """The working directory of a training run; parameters are its newest checkpoint's."""
 
     def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part, averaged if the run averages."""
+        """Read the parameters of one part, averaged if the run averages.
+
+        Raises:
+            WeightsError: if they are missing, damaged or of other shapes.
+        """
         if not jax.tree.leaves(network.shapes):
             return {}
         checkpoints = Checkpoints(self.path)
@@ -167,6 +171,13 @@ class RunDirectory(WeightsDirectory):
             return checkpoints.read_part(part, network.shapes)
         except KeyError as error:
             raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.") from error
+        except WeightsError:
+            raise
+        except (ValueError, OSError) as error:  # what Orbax says of either fills screens
+            raise WeightsError(
+                f"The newest checkpoint of {self.path} is damaged, or its {part} is another "
+                "network than config.json says."
+            ) from error
         finally:
             checkpoints.close()
 

@@ -91,7 +91,8 @@ def _settings(config: SystemConfig) -> Settings:
         cfg["ae_scale"] = config.autoencoder.scale
     if config.image_tower is not None:
         clip |= _image_tower(config.image_tower)
-    return {**settings, "clip_vit_l_14": clip, "cfg": cfg}
+    settings["clip_vit_l_14"] = clip
+    return settings | {"CLIPTokenizer": {"length": text.length}, "cfg": cfg}
 
 
 def _unet(config: UNetConfig) -> dict[str, Any]:

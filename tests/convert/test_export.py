@@ -40,7 +40,7 @@ from flashface_jax.tokenizer import (
 )
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.state import TrainState
-from flashface_jax.weights import WeightsDirectory, WeightsError, write_config
+from flashface_jax.weights import WeightsDirectory, WeightsError, read_config, write_config
 from tests.convert.conftest import HEADS
 from tests.recorded import drawn_parameters, drawn_state_dict, layout
 from tests.test_tokenizer import CLIP_FILE
@@ -351,6 +351,7 @@ def test_what_is_told_is_printed(run_export):
     said = run_export.said.splitlines()
     for expected in (
         "note: give the released sd_v1_vae dim=32, dim_mult=[1, 2], num_res_blocks=1",
+        "note: give the released CLIPTokenizer length=16",
         "note: change the released replace_input_conv, which is written for 5 and 320 channels, "
         "to 5 and 32",
     ):
@@ -477,6 +478,28 @@ def test_a_run_without_a_checkpoint_is_refused(converted, tmp_path, capfd):
     (tmp_path / "checkpoints").mkdir()
     assert export(tmp_path, tmp_path / "out") == 1
     assert_error(capfd, tmp_path, f"{tmp_path} has no checkpoint yet")
+
+
+def torn(workdir):
+    for path in (workdir / "checkpoints" / "2").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:100])
+
+
+def other_shapes(workdir):
+    config = read_config(workdir)
+    denoiser = replace(config.flashface.denoiser, context_channels=40)
+    write_config(workdir, replace(config, flashface=replace(config.flashface, denoiser=denoiser)))
+
+
+@pytest.mark.parametrize("damage", [torn, other_shapes])
+def test_a_damaged_run_is_refused(run_export, tmp_path, capfd, damage):
+    workdir = tmp_path / "run"
+    shutil.copytree(run_export.out.parent, workdir, ignore=shutil.ignore_patterns("out"))
+    damage(workdir)
+    assert export(workdir, tmp_path / "out") == 1
+    reason = "is damaged, or its flashface is another network than config.json says."
+    assert_error(capfd, tmp_path, f"The newest checkpoint of {workdir} {reason}")
 
 
 @pytest.mark.parametrize(
