@@ -192,8 +192,11 @@ def data_wait(config_path: Path, steps: int = 60) -> None:
     from flashface_jax.demo import load_config  # noqa: PLC0415
     from flashface_jax.models.blocks import Compute  # noqa: PLC0415
     from flashface_jax.system import build_system  # noqa: PLC0415
-    from flashface_jax.training.data import open_dataset, open_tokenizer  # noqa: PLC0415
-    from flashface_jax.training.loop import sample_shape  # noqa: PLC0415
+    from flashface_jax.training.data import (  # noqa: PLC0415
+        open_dataset,
+        open_tokenizer,
+        sample_shape,
+    )
     from flashface_jax.training.optimizer import build_optimizer  # noqa: PLC0415
     from flashface_jax.training.state import create_state  # noqa: PLC0415
     from flashface_jax.training.step import Batch, make_train_step  # noqa: PLC0415

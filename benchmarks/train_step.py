@@ -22,7 +22,7 @@ import numpy as np
 from flashface_jax.demo import load_config
 from flashface_jax.models.blocks import Compute
 from flashface_jax.system import build_system
-from flashface_jax.training.loop import sample_shape
+from flashface_jax.training.data import sample_shape
 from flashface_jax.training.optimizer import build_optimizer
 from flashface_jax.training.state import create_state
 from flashface_jax.training.step import Batch, make_train_step

@@ -32,8 +32,9 @@ from flashface_jax.generation import Request
 from flashface_jax.pictures import contact_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.data import sample_shape
 from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
-from flashface_jax.training.loop import sample_shape, train
+from flashface_jax.training.loop import train
 
 CONFIG = Path("configs/synthetic.py")
 RECOGNITION_WORLD = SyntheticWorld(

@@ -33,6 +33,7 @@ from flashface_jax.system import System
 
 IMAGES = "images"
 """The mesh axis that images are spread over."""
+EACH, WHOLE = PartitionSpec(IMAGES), PartitionSpec()
 
 
 @struct.dataclass
@@ -88,23 +89,23 @@ def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.local_devices()), (IMAGES,))
 
 
-def request_specs(request: Request) -> list[PartitionSpec]:
+def request_specs(request: Request, images: PartitionSpec = EACH) -> list[PartitionSpec]:
     """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
-    return _specs(request, _has_own_people(request))
+    return _specs(request, _has_own_people(request), images)
 
 
 def _has_own_people(request: Request) -> bool:
     return len(request.person_share) == len(request.tokens) > 1
 
 
-def _specs(tree: Any, own_people: bool) -> list[PartitionSpec]:
+def _specs(tree: Any, own_people: bool, images: PartitionSpec = EACH) -> list[PartitionSpec]:
     """How a request, or what is made of it, lies on the mesh."""
 
     def spec(path: tuple[Any, ...]) -> PartitionSpec:
         names = [getattr(key, "name", None) for key in path]
         shared = any(name in SHARED for name in names)
         shared |= any(name in OF_PEOPLE for name in names) and not own_people
-        return PartitionSpec() if shared else PartitionSpec(IMAGES)
+        return PartitionSpec() if shared else images
 
     # A list, as these trees hold arrays and nothing else.
     return [spec(path) for path, _ in jax.tree.leaves_with_path(tree)]
@@ -182,7 +183,9 @@ class Sampler:
 Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
 
 
-def make_generate(sampler: Sampler, mesh: Mesh | None = None) -> Generate:
+def make_generate(
+    sampler: Sampler, mesh: Mesh | None = None, params_specs: Any = WHOLE
+) -> Generate:
     """Return the jitted program that makes images, from start to end.
 
     It is compiled once for each shape of a request: image size, number of images, places for
@@ -191,9 +194,11 @@ def make_generate(sampler: Sampler, mesh: Mesh | None = None) -> Generate:
 
     Args:
         sampler: the parts.
-        mesh: devices that share the images of a batch; one device if None.
+        mesh: devices that share the images of a batch, over all its axes; one device if None.
+        params_specs: how parameters lie on it; whole on each device unless told otherwise.
     """
     over = mesh or images_mesh(jax.local_devices()[:1])
+    images = PartitionSpec(over.axis_names)
 
     @partial(jax.jit, compiler_options=compiler_options())
     def generate(
@@ -210,8 +215,8 @@ def make_generate(sampler: Sampler, mesh: Mesh | None = None) -> Generate:
         return jax.shard_map(
             whole,
             mesh=over,
-            in_specs=(PartitionSpec(), request_specs(request), PartitionSpec()),
-            out_specs=PartitionSpec(IMAGES),
+            in_specs=(params_specs, request_specs(request, images), PartitionSpec()),
+            out_specs=images,
             check_vma=False,
         )(params, leaves, plan)
 

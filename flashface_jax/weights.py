@@ -12,6 +12,8 @@ It is written beside its final place and renamed, so that a directory which exis
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +21,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from flashface_jax.from_json import from_json
+from flashface_jax.models.lora import Lora, LoraConfig, lora_shapes
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
-from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training import parts
+from flashface_jax.training.checkpoint import UNREADABLE, Checkpoints
 
 FORMAT = 1
 NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -30,8 +34,21 @@ NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError
 WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 
+TRAIN_FILE = "train.json"
+"""Where a run keeps its configuration."""
+
+Place = Callable[[Params], Params]
+"""From a tree of shapes to one of shardings."""
+
+
 class WeightsError(ValueError):
     """A directory that is no weights directory; the message says what is wrong with it."""
+
+
+def on_one_device(shapes: Params) -> Params:
+    """Everything on the default device."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: device, shapes)
 
 
 def write_config(directory: Path, config: SystemConfig) -> None:
@@ -111,33 +128,34 @@ class WeightsDirectory:
         """Open a directory; raises WeightsError if it is none."""
         return cls(path, read_config(path))
 
-    def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part onto the default device.
+    def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
+        """Read the parameters of one part.
+
+        Args:
+            part: its name.
+            network: its structure.
+            place: where each parameter goes.
 
         Raises:
             WeightsError: if they are missing, damaged or of other shapes.
         """
         if not jax.tree.leaves(network.shapes):
             return {}  # a part without parameters has no checkpoint
-        place = (self.path / "params" / part).absolute()
-        if not place.exists():
+        folder = (self.path / "params" / part).absolute()
+        if not folder.exists():
             raise WeightsError(
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            network.shapes,
-        )
+        wanted = _wanted(network.shapes, place)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 # Compared first: a restore that fails half way leaves threads that fail later.
-                if _saved_shapes(checkpointer, place) != _shapes(network.shapes):
+                if _saved_shapes(checkpointer, folder) != _shapes(network.shapes):
                     raise ValueError("its parameters have other names or shapes.")
-                return checkpointer.restore(place, wanted)
+                return checkpointer.restore(folder, wanted)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(
-                f"{place} is damaged, or holds another network than config.json says: {error}"
+                f"{folder} is damaged, or holds another network than config.json says: {error}"
             ) from error
 
     def holds(self, part: str) -> bool:
@@ -146,44 +164,141 @@ class WeightsDirectory:
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""
-        place = self.path / "tokenizer"
-        if not place.exists():
-            raise WeightsError(f"{self.path} has no tokenizer: convert again with --tokenizer.")
-        return Tokenizer.from_directory(place)
+        return Tokenizer.from_directory(tokenizer_of(self.path))
 
 
 @dataclass(frozen=True)
 class RunDirectory(WeightsDirectory):
     """The working directory of a training run; parameters are its newest checkpoint's."""
 
-    def params(self, part: str, network: Network) -> Params:
-        """Read the parameters of one part, averaged if the run averages.
+    def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
+        """Read the parameters of one part, averaged if the run averages, low-rank updates added.
 
         Raises:
             WeightsError: if they are missing, damaged or of other shapes.
         """
         if not jax.tree.leaves(network.shapes):
             return {}
-        checkpoints = Checkpoints(self.path)
-        try:
-            if checkpoints.latest_step is None:
-                raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            return checkpoints.read_part(part, network.shapes)
-        except KeyError as error:
-            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.") from error
-        except WeightsError:
-            raise
-        except (ValueError, OSError) as error:  # what Orbax says of either fills screens
-            raise WeightsError(
-                f"The newest checkpoint of {self.path} is damaged, or its {part} is another "
-                "network than config.json says."
-            ) from error
-        finally:
-            checkpoints.close()
+        lora = self.lora() if part == parts.FLASHFACE else None
+        shapes = {part: network.shapes}
+        if lora is not None:
+            shapes[parts.LORA] = lora_shapes(network.shapes, lora)
+        with self._newest() as newest:
+            newest.require(part)
+            trainable = tuple(name for name in shapes if f"params-{name}" in newest.items)
+            params, frozen = parts.split(shapes, trainable, lora)
+            read = newest.trained(params, place), newest.frozen(frozen, place)
+        return parts.join(*read, lora)[part]
+
+    def updates(self, flashface: Network, config: LoraConfig) -> Lora:
+        """Read the low-rank updates by themselves, averaged if the run averages.
+
+        Raises:
+            WeightsError: if they are missing, damaged or of other shapes.
+        """
+        shapes = {parts.LORA: lora_shapes(flashface.shapes, config)}
+        with self._newest() as newest:
+            newest.require(parts.LORA)
+            updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
+        return updates
 
     def holds(self, part: str) -> bool:
-        """A run has every part that its configuration names."""
-        return True
+        """Whether the newest checkpoint has a part; whether it is whole, reading says."""
+        with self._newest() as newest:
+            return newest.holds(part)
+
+    def lora(self) -> LoraConfig | None:
+        """What the run's low-rank updates are like, if it trains such.
+
+        Raises:
+            WeightsError: if the run's configuration is missing or damaged.
+        """
+        path = self.path / TRAIN_FILE
+        try:
+            described = json.loads(path.read_text()).get("lora")
+            return None if described is None else from_json(LoraConfig, described, "lora")
+        except (*NOT_DESCRIBED, OSError) as error:
+            raise WeightsError(
+                f"{path} is missing or damaged: restore it from a copy ({error})."
+            ) from error
+
+    @contextmanager
+    def _newest(self) -> Iterator["_Newest"]:
+        """Open the newest checkpoint; whatever cannot be read of it is one sentence.
+
+        Raises:
+            WeightsError: if there is none, or reading it fails.
+        """
+        with closing(Checkpoints(self.path)) as checkpoints:
+            step = checkpoints.latest_step
+            if step is None:
+                raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
+            try:
+                yield _Newest(self.path, checkpoints, step, checkpoints.items(step))
+            except (WeightsError, jax.errors.JaxRuntimeError):  # the latter of a full device
+                raise
+            except UNREADABLE as error:  # what Orbax says of either fills screens
+                raise WeightsError(
+                    f"The newest checkpoint of {self.path} is damaged, or is of other networks "
+                    "than config.json says."
+                ) from error
+
+
+@dataclass(frozen=True)
+class _Newest:
+    """The newest checkpoint of a run, opened.
+
+    Attributes:
+        path: the run's directory.
+        checkpoints: the run's.
+        step: which one this is.
+        items: what it has.
+    """
+
+    path: Path
+    checkpoints: Checkpoints
+    step: int
+    items: set[str]
+
+    def holds(self, part: str) -> bool:
+        return not self.items.isdisjoint({f"params-{part}", f"frozen-{part}"})
+
+    def require(self, part: str) -> None:
+        if not self.holds(part):
+            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.")
+
+    def trained(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        averaged = any(item.startswith("average-") for item in self.items)
+        return self._read("average" if averaged else "params", shapes, place)
+
+    def frozen(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        return self._read("frozen", shapes, place)
+
+    def _read(self, kind: str, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        return {
+            part: self.checkpoints.read_item(self.step, f"{kind}-{part}", _wanted(tree, place))
+            for part, tree in shapes.items()
+        }
+
+
+def tokenizer_of(directory: Path) -> Path:
+    """Where a directory keeps its tokenizer.
+
+    Raises:
+        WeightsError: if it has none.
+    """
+    place = directory / "tokenizer"
+    if not place.exists():
+        raise WeightsError(f"{directory} has no tokenizer: convert again with --tokenizer.")
+    return place
+
+
+def _wanted(shapes: Params, place: Place) -> Params:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        place(shapes),
+    )
 
 
 def open_weights(path: Path) -> WeightsDirectory:

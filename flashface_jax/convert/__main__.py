@@ -1,4 +1,4 @@
-"""Convert checkpoints: `python -m flashface_jax.convert official --help`, `... export --help`."""
+"""Convert checkpoints: `python -m flashface_jax.convert official --help`, or another command's."""
 
 import argparse
 import sys
@@ -21,6 +21,23 @@ example:
   python -m flashface_jax.convert official --unet flashface.ckpt --vae sd-v1-vae.pth \\
       --clip openai-clip-vit-large-14.pth --tokenizer bpe_simple_vocab_16e6.txt.gz \\
       --out weights/flashface
+"""
+
+STABLE_DIFFUSION_HELP = """\
+Turn Stable Diffusion 1.5, or any fine-tune of it, into a directory from which FlashFace is trained.
+
+Its U-Net becomes the denoiser and the ReferenceNet; each reference attention starts as the block's
+self-attention, and the face mask's input channel at zero (paper, section 3). What is written draws
+no likeness before it is trained. The directory holds config.json, Orbax parameters and the
+tokenizer; about 8 GB in float32. Stable Diffusion 2, XL and inpainting models are refused.
+
+--from is a diffusers folder (unet, vae, text_encoder, tokenizer; .safetensors or .bin, also
+in shards or of half precision only), or one file in the original layout (.safetensors or .ckpt).
+
+examples:
+  python -m flashface_jax.convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
+  python -m flashface_jax.convert stable-diffusion --from v1-5-pruned.safetensors \\
+      --tokenizer bpe_simple_vocab_16e6.txt.gz --out weights/sd15
 """
 
 EXPORT_HELP = """\
@@ -54,8 +71,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flashface_jax.convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_official(commands)
+    _add_stable_diffusion(commands)
     _add_export(commands)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.command == "stable-diffusion" and options.source.is_file() and not options.tokenizer:
+        parser.error("--from is one file, which holds no tokenizer: name one with --tokenizer")
+    return options
 
 
 def _add_official(commands: Any) -> None:
@@ -81,6 +102,38 @@ def _add_official(commands: Any) -> None:
     )
     heads.add_argument(
         "--clip-image-heads", type=int, metavar="N", help="default: width / 64, as in every CLIP"
+    )
+
+
+def _add_stable_diffusion(commands: Any) -> None:
+    """Describe `stable-diffusion`."""
+    parser = commands.add_parser(
+        "stable-diffusion",
+        help="Stable Diffusion 1.5 -> a weights directory to train from",
+        description=STABLE_DIFFUSION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_stable_diffusion)
+    option = parser.add_argument
+    option("--from", dest="source", type=Path, required=True, metavar="PATH", help="folder or file")
+    option("--out", type=Path, required=True, metavar="DIR", help="directory to create")
+    option(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="bpe_simple_vocab_16e6.txt.gz or a tokenizer folder (default: the diffusers folder's)",
+    )
+    option(
+        "--num-heads",
+        type=int,
+        metavar="N",
+        help="U-Net heads (default: what the diffusers folder says, otherwise 8)",
+    )
+    option(
+        "--clip-text-heads",
+        type=int,
+        metavar="N",
+        help="default: what the diffusers folder says, otherwise width / 64",
     )
 
 
@@ -110,6 +163,20 @@ def _official(options: argparse.Namespace) -> None:
 
     named = {field.name: getattr(options, field.name) for field in fields(OfficialFiles)}
     convert_official(OfficialFiles(**named), options.out)
+
+
+def _stable_diffusion(options: argparse.Namespace) -> None:
+    from flashface_jax.convert.stable_diffusion.run import (  # noqa: PLC0415
+        convert_stable_diffusion,
+    )
+
+    convert_stable_diffusion(
+        options.source,
+        options.out,
+        options.tokenizer,
+        options.num_heads,
+        options.clip_text_heads,
+    )
 
 
 def _export(options: argparse.Namespace) -> None:

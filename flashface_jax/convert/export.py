@@ -189,9 +189,13 @@ def _left_out(weights: WeightsDirectory, held: list[str]) -> list[str]:
         said.append(f"no {FILES[1].stem}: {weights.path} has no autoencoder")
     if "text_tower" not in held:
         said.append(f"no {FILES[2].stem}: {weights.path} has no text tower")
-    elif "image_tower" not in held:
+        return said
+    lacking = {"visual.*": "image tower"} if "image_tower" not in held else {}
+    if weights.config.text_tower.embedding is None:
+        lacking["textual.head"] = "projection to the joint embedding"
+    for key, what in lacking.items():
         said.append(
-            f"{FILES[2].stem} has no visual.*: {weights.path} has no image tower; the released "
-            "code loads it all the same, and does not use that tower"
+            f"{FILES[2].stem} has no {key}: {weights.path} has no {what}; the released code loads "
+            "it all the same, and does not use that"
         )
     return said

@@ -7,17 +7,15 @@ from the caller. Nothing here reads a file.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
 
+from flashface_jax.convert.sizes import Shapes, clip_heads, common, count, multipliers
 from flashface_jax.convert.table import (
     AS_IS,
     CONV,
     ROW,
     VECTOR,
-    ConversionError,
     Dead,
     Entry,
-    Shape,
     Table,
     conv,
     group,
@@ -35,8 +33,6 @@ from flashface_jax.models.unet import (
     encoder_specs,
 )
 from flashface_jax.models.vae import AutoencoderKLConfig
-
-Shapes = Mapping[str, Shape]
 
 RESIDUAL = [
     ("layer1.0", "norm1", norm),
@@ -187,17 +183,17 @@ def infer_flashface_config(
     placement: ReferencePlacement = (
         "both" if encoder and decoder else "encoder" if encoder else "decoder"
     )
-    base = _common(shapes, r"ori_encoder\.0\.(weight|bias)", 0)
+    base = common(shapes, r"ori_encoder\.0\.(weight|bias)", 0)
     return FlashFaceConfig(
         UNetConfig(
-            in_channels=_common(shapes, r"ori_encoder\.0\.weight", 1),
-            out_channels=_common(shapes, r"head\.2\.(weight|bias)", 0),
+            in_channels=common(shapes, r"ori_encoder\.0\.weight", 1),
+            out_channels=common(shapes, r"head\.2\.(weight|bias)", 0),
             base_channels=base,
-            channel_multipliers=_multipliers(widths, base),
+            channel_multipliers=multipliers(widths, base),
             residual_blocks=tuple(blocks),
             transformer_depth=tuple(depths),
-            middle_depth=_count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
-            context_channels=_common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
+            middle_depth=count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
+            context_channels=common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
             num_heads=num_heads,
             head_channels=head_channels,
             reference_attention=placement,
@@ -209,14 +205,14 @@ def _encoder_levels(shapes: Shapes) -> tuple[list[int], list[int], list[int]]:
     """Width, residual blocks and transformer depth of each level, from `ori_encoder.*`."""
     widths, blocks, depths = [], [], []
     new_level = True
-    for i in range(1, _count(shapes, r"ori_encoder\.(\d+)\.")):
+    for i in range(1, count(shapes, r"ori_encoder\.(\d+)\.")):
         stage = rf"ori_encoder\.{i}\.0\.(layer1\.2|embedding\.1|layer2\.[03])\.(weight|bias)"
         if not any(re.fullmatch(stage, key) for key in shapes):  # a downsampling convolution
             new_level = True
             continue
         if new_level:
-            widths.append(_common(shapes, stage, 0))
-            depths.append(_count(shapes, rf"ori_encoder\.{i}\.1\.blocks\.(\d+)\.", least=0))
+            widths.append(common(shapes, stage, 0))
+            depths.append(count(shapes, rf"ori_encoder\.{i}\.1\.blocks\.(\d+)\.", least=0))
             blocks.append(0)
             new_level = False
         blocks[-1] += 1
@@ -268,23 +264,23 @@ def _vae_half(half: str, levels: str, config: AutoencoderKLConfig) -> list[Entry
 
 def infer_autoencoder_config(shapes: Shapes) -> AutoencoderKLConfig:
     """Read the widths off the shapes of a `sd-v1-vae.pth`."""
-    base = _common(shapes, r"encoder\.conv1\.(weight|bias)", 0)
+    base = common(shapes, r"encoder\.conv1\.(weight|bias)", 0)
     widths, blocks = [], []
     new_level = True
-    for i in range(_count(shapes, r"encoder\.downsamples\.(\d+)\.")):
+    for i in range(count(shapes, r"encoder\.downsamples\.(\d+)\.")):
         if any(key.startswith(f"encoder.downsamples.{i}.resample.") for key in shapes):
             new_level = True
             continue
         if new_level:
             block = rf"encoder\.downsamples\.{i}\.residual\.[236]\.(weight|bias)"
-            widths.append(_common(shapes, block, 0))
+            widths.append(common(shapes, block, 0))
             blocks.append(0)
             new_level = False
         blocks[-1] += 1
     return AutoencoderKLConfig(
         base_channels=base,
-        latent_channels=_common(shapes, r"conv2\.(weight|bias)", 0),
-        channel_multipliers=_multipliers(widths, base),
+        latent_channels=common(shapes, r"conv2\.(weight|bias)", 0),
+        channel_multipliers=multipliers(widths, base),
         residual_blocks=Counter(blocks).most_common(1)[0][0],
         misread_attention=True,  # what the released networks and images were made with
     )
@@ -303,9 +299,10 @@ def text_tower_table(config: TextTowerConfig) -> Table:
     entries = [
         Entry("textual.token_embedding.weight", "token_embedding", AS_IS),
         Entry("textual.pos_embedding", "position_embedding", ROW),
-        Entry("textual.head", "projection", AS_IS),
         *norm("textual.norm", "norm"),
     ]
+    if config.embedding is not None:
+        entries.append(Entry("textual.head", "projection", AS_IS))
     for i in range(config.layers):
         entries += group(f"textual.transformer.{i}", f"blocks/{i}", CLIP_BLOCK)
     dead = LOG_SCALE, Dead("visual.", "it is the image tower's")
@@ -329,72 +326,27 @@ def image_tower_table(config: ImageTowerConfig) -> Table:
 
 def infer_text_tower_config(shapes: Shapes, num_heads: int | None) -> TextTowerConfig:
     """Read the text tower's widths off a CLIP file; heads default to width / 64, CLIP's rule."""
-    channels = _common(shapes, r"textual\.norm\.(weight|bias)", 0)
+    channels = common(shapes, r"textual\.norm\.(weight|bias)", 0)
     return TextTowerConfig(
-        vocabulary=_common(shapes, r"textual\.token_embedding\.weight", 0),
-        length=_common(shapes, r"textual\.pos_embedding", 1),
+        vocabulary=common(shapes, r"textual\.token_embedding\.weight", 0),
+        length=common(shapes, r"textual\.pos_embedding", 1),
         channels=channels,
-        num_heads=_clip_heads("text", channels, num_heads),
-        layers=_count(shapes, r"textual\.transformer\.(\d+)\."),
-        embedding=_common(shapes, r"textual\.head", 1),
+        num_heads=clip_heads("text", channels, num_heads),
+        layers=count(shapes, r"textual\.transformer\.(\d+)\."),
+        embedding=common(shapes, r"textual\.head", 1),
     )
 
 
 def infer_image_tower_config(shapes: Shapes, num_heads: int | None) -> ImageTowerConfig:
     """Read the image tower's widths off a CLIP file; heads default to width / 64."""
-    channels = _common(shapes, r"visual\.(pre|post)_norm\.(weight|bias)", 0)
-    patch = _common(shapes, r"visual\.patch_embedding\.weight", 2)
-    positions = _common(shapes, r"visual\.pos_embedding", 1)
+    channels = common(shapes, r"visual\.(pre|post)_norm\.(weight|bias)", 0)
+    patch = common(shapes, r"visual\.patch_embedding\.weight", 2)
+    positions = common(shapes, r"visual\.pos_embedding", 1)
     return ImageTowerConfig(
         image_size=round((positions - 1) ** 0.5) * patch,
         patch=patch,
         channels=channels,
-        num_heads=_clip_heads("image", channels, num_heads),
-        layers=_count(shapes, r"visual\.transformer\.(\d+)\."),
-        embedding=_common(shapes, r"visual\.head", 1),
+        num_heads=clip_heads("image", channels, num_heads),
+        layers=count(shapes, r"visual\.transformer\.(\d+)\."),
+        embedding=common(shapes, r"visual\.head", 1),
     )
-
-
-def _clip_heads(tower: str, channels: int, num_heads: int | None) -> int:
-    heads = max(1, channels // 64) if num_heads is None else num_heads
-    if heads < 1 or channels % heads:
-        raise ConversionError(
-            f"CLIP's {tower} tower of width {channels} cannot have {heads} heads: "
-            f"choose another --clip-{tower}-heads."
-        )
-    return heads
-
-
-# ------------------------------------------------------------------------- reading off shapes
-
-
-def _common(shapes: Shapes, pattern: str, axis: int) -> int:
-    """The size that most matching tensors have on an axis, so that one bad tensor stands out."""
-    sizes = Counter(
-        shape[axis]
-        for key, shape in shapes.items()
-        if len(shape) > axis and re.fullmatch(pattern, key)
-    )
-    if not sizes:
-        raise _no_key(pattern)
-    return sizes.most_common(1)[0][0]
-
-
-def _count(shapes: Shapes, pattern: str, least: int = 1) -> int:
-    """One more than the largest index that the pattern finds."""
-    matches: Iterable[re.Match[str] | None] = (re.match(pattern, key) for key in shapes)
-    count = max((int(match[1]) + 1 for match in matches if match), default=0)
-    if count < least:
-        raise _no_key(pattern)
-    return count
-
-
-def _multipliers(widths: list[int], base: int) -> tuple[int, ...]:
-    if not widths or any(width % base for width in widths):
-        raise ConversionError(f"its levels of {widths} channels are no multiples of {base}.")
-    return tuple(width // base for width in widths)
-
-
-def _no_key(pattern: str) -> ConversionError:
-    readable = pattern.replace("\\.", ".").replace(r"(\d+)", "<n>").rstrip(".")
-    return ConversionError(f"it has no key like {readable}; is it the file for this place?")

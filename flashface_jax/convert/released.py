@@ -72,7 +72,6 @@ def _settings(config: SystemConfig) -> Settings:
     """Arguments of the released functions that would build a system."""
     text, schedule = config.text_tower, config.schedule
     clip = {
-        "embed_dim": text.embedding,
         "vocab_size": text.vocabulary,
         "text_len": text.length,
         "text_dim": text.channels,
@@ -89,6 +88,8 @@ def _settings(config: SystemConfig) -> Settings:
     if isinstance(config.autoencoder, AutoencoderKLConfig):
         settings["sd_v1_vae"] = _autoencoder(config.autoencoder)
         cfg["ae_scale"] = config.autoencoder.scale
+    if text.embedding is not None:
+        clip["embed_dim"] = text.embedding
     if config.image_tower is not None:
         clip |= _image_tower(config.image_tower)
     settings["clip_vit_l_14"] = clip

@@ -9,7 +9,6 @@ import jax
 from tqdm import tqdm
 
 from flashface_jax.convert.official import (
-    Shapes,
     autoencoder_table,
     flashface_table,
     image_tower_table,
@@ -19,7 +18,9 @@ from flashface_jax.convert.official import (
     infer_text_tower_config,
     text_tower_table,
 )
+from flashface_jax.convert.sizes import Shapes
 from flashface_jax.convert.table import ConversionError, Table, summary
+from flashface_jax.convert.tensors import Tensors
 from flashface_jax.convert.torch_file import TorchFile, UnreadableError
 from flashface_jax.convert.unused import find_unused, unused_path, write_unused
 from flashface_jax.files import new_directory, require_space
@@ -59,7 +60,7 @@ class Part:
     """One network of the system, and where its tensors come from."""
 
     name: str
-    file: TorchFile
+    file: Tensors
     config: Any
     table: Table
 
@@ -73,18 +74,49 @@ def convert_official(files: OfficialFiles, out: Path) -> None:
     """
     parts = _inspect(files)
     config = SystemConfig(**{part.name: part.config for part in parts})
-    networks = build_system(config).parts()
+    tokenizer = files.tokenizer
+    write_weights(
+        parts,
+        config,
+        build_system(config).parts(),
+        None
+        if tokenizer is None
+        else lambda target: _convert_tokenizer(tokenizer, target, config.text_tower.length),
+        out,
+    )
+
+
+def write_weights(
+    parts: list[Part],
+    config: SystemConfig,
+    networks: dict[str, Network],
+    write_tokenizer: Callable[[Path], None] | None,
+    out: Path,
+) -> None:
+    """Check all parts together, then write the weights directory `out`, whole or not at all.
+
+    Args:
+        parts: the networks that are written.
+        config: of the whole system.
+        networks: the structure of each part, by name.
+        write_tokenizer: fills the folder that it is given; None for no tokenizer.
+        out: directory to create.
+
+    Raises:
+        ConversionError: with everything that is wrong with any part.
+        FileExistsError: if `out` exists.
+    """
     _check(parts, networks)
     _check_space(out, [networks[part.name] for part in parts])
     with new_directory(out) as draft:
         write_config(draft, config)
-        if files.tokenizer is not None:
-            _convert_tokenizer(files.tokenizer, draft / "tokenizer", config.text_tower.length)
+        if write_tokenizer is not None:
+            write_tokenizer(draft / "tokenizer")
         for part in parts:
             _write_part(part, networks[part.name], draft)
             _write_unused(part, draft)
     for part in parts:
-        for dead in part.table.dead:
+        for dead in part.table.left_out(part.file.shapes):
             print(f"{part.name}: left out {dead.prefix}*: {dead.reason}")
     print(f"wrote {out}")
 

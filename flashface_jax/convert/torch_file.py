@@ -5,6 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from flashface_jax.convert.table import ConversionError, Shape
 
@@ -74,7 +75,24 @@ def _load(path: Path) -> object:
     """Load with memory mapping; files in PyTorch's format from before 1.6 cannot be mapped."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    # Checkpoints of whole runs also name classes of the trainer's, which need not be installed and
+    # must not run: each is read as an object that keeps nothing.
+    strangers = get_unsafe_globals_in_checkpoint(path) if zipped else []
+    with safe_globals([(_stand_in(name), name) for name in strangers]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def _stand_in(name: str) -> type:
+    """A class whose instances take any arguments and any state, and keep neither."""
+
+    def nothing(self: object, *state: object) -> None:
+        pass
+
+    def make(cls: type, *arguments: object) -> object:
+        return object.__new__(cls)
+
+    members = {"__new__": make, "__init__": nothing, "__setstate__": nothing}
+    return type(name.rpartition(".")[2], (), members)
 
 
 def write_torch(state: dict[str, np.ndarray], path: Path) -> None:

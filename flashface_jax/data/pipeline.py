@@ -5,6 +5,7 @@ What a sample shows depends on the seed and the sample's global index alone.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,24 @@ class DrawOnly(grain.transforms.RandomMap):
         identity = int(self._usable[element])
         draw = draw_sample(rng, int(self._sizes[identity]), self._options)
         return repr([identity, *(np.asarray(value).tolist() for value in vars(draw).values())])
+
+
+class NameOnly(grain.transforms.RandomMap):
+    """Which person and photos a sample is of, in words."""
+
+    def __init__(self, pool: PhotoPool, options: DrawOptions):
+        self._pool, self._options = pool, options
+
+    def random_map(self, element: int, rng: np.random.Generator) -> str:
+        """Name them."""
+        clusters = self._pool.photos.clusters
+        identity = int(self._pool.usable[element])
+        photos = clusters.photos_of(identity)
+        draw = draw_sample(rng, len(photos), self._options)
+        target, *references = [
+            self._pool.photos[photos[i]].source_id for i in draw.order[: 1 + draw.references]
+        ]
+        return f"{target} with references {', '.join(references)}"
 
 
 def ordered(pool: PhotoPool, seed: int, make: grain.transforms.RandomMap) -> grain.MapDataset[Any]:
@@ -110,6 +129,12 @@ def training_batches(
     samples = ordered(pool, order.seed, MakeSample(pool, tokenizer, shape, order.draws))
     known = fingerprint(dataset, TRAIN, pool, shape, order)
     return BatchLoader(samples, batch_size, known, options or LoaderOptions())
+
+
+def describe_samples(pool: PhotoPool, order: Order, indices: Sequence[int]) -> list[str]:
+    """Name the person and photos of samples by their global indices, as far as all decode."""
+    drawn = ordered(pool, order.seed, NameOnly(pool, order.draws))
+    return [drawn[index] for index in indices]
 
 
 def describe_pool(pool: PhotoPool) -> str:

@@ -8,10 +8,18 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from flashface_jax.diffusion.noise import draw_noise
 from flashface_jax.diffusion.schedule import Prediction, add_noise, as_noise
 from flashface_jax.models.flashface import FlashFace
 from flashface_jax.models.unet import References
-from flashface_jax.shapes import Latent, Mask, ReferenceLatent, ReferenceValid, TextContext
+from flashface_jax.shapes import (
+    ImageCondition,
+    Latent,
+    ReferenceLatent,
+    ReferenceValid,
+    TextContext,
+    Timestep,
+)
 
 
 @struct.dataclass
@@ -20,7 +28,8 @@ class Example:
 
     Attributes:
         target: scaled latents of the target images.
-        face_mask: 1 inside the target's face box.
+        condition: what the denoiser sees besides: 1 inside the target's face box; for inpainting,
+            the latent of the image without its face before it.
         context: text context of the captions.
         empty_context: text context of the empty prompt, one row; the ReferenceNet's.
         references: clean latents of each sample's own references.
@@ -28,11 +37,26 @@ class Example:
     """
 
     target: Latent
-    face_mask: Mask
+    condition: ImageCondition
     context: TextContext
     empty_context: Float[Array, "1 words text"]
     references: ReferenceLatent
     reference_valid: ReferenceValid
+
+
+@struct.dataclass
+class Drawn:
+    """What is random about the loss of a batch.
+
+    Attributes:
+        timestep: of each sample.
+        noise: ε.
+        posterior_noise: what samples the target's latent from the autoencoder's posterior.
+    """
+
+    timestep: Timestep
+    noise: Latent
+    posterior_noise: Latent
 
 
 Weighting = Literal["noise", "velocity"]
@@ -49,14 +73,19 @@ class LossConfig:
             2202.00512), which is SNR + 1 times that on x_0: a short run learns coarse structure,
             which is decided at high noise, sooner.
         max_snr: counts a larger SNR as this (min-SNR weighting, arXiv 2303.09556); 0 for no limit.
+        noise_offset: standard deviation of a constant that is added to the noise of each sample
+            and channel; see `diffusion/noise.py`.
     """
 
     weighting: Weighting = "noise"
     max_snr: float = 0.0
+    noise_offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_snr < 0:
             raise ValueError(f"max_snr is {self.max_snr}; it must be positive, or 0 for no limit.")
+        if self.noise_offset < 0:
+            raise ValueError(f"noise_offset is {self.noise_offset}; it must be 0 or more.")
 
 
 def loss_weight(sigma: Float[Array, " batch"], config: LossConfig) -> Float[Array, " batch"]:
@@ -78,28 +107,37 @@ def stratified_timesteps(key: jax.Array, batch: int, timesteps: int) -> Int[Arra
     return jnp.minimum((place * timesteps).astype(jnp.int32), timesteps - 1)
 
 
+def draw(
+    key: jax.Array, latents: tuple[int, int, int, int], timesteps: int, config: LossConfig
+) -> Drawn:
+    """Draw for a batch of latents of that shape, (batch, h, w, c)."""
+    time_key, noise_key, posterior_key = jax.random.split(key, 3)
+    return Drawn(
+        timestep=stratified_timesteps(time_key, latents[0], timesteps),
+        noise=draw_noise(noise_key, latents, config.noise_offset),
+        posterior_noise=jax.random.normal(posterior_key, latents),
+    )
+
+
 def noise_prediction_loss(
     model: FlashFace,
     example: Example,
+    drawn: Drawn,
     levels: Float[Array, " timesteps"],
     prediction: Prediction,
     config: LossConfig,
-    key: jax.Array,
 ) -> Float[Array, " batch"]:
-    """Weighted mean squared error on ε of each sample, at a uniformly drawn timestep.
+    """Weighted mean squared error on ε of each sample.
 
     The ReferenceNet sees the clean references at the same timestep, with the empty prompt;
     λ_feat is 1.
     """
-    time_key, noise_key = jax.random.split(key)
-    batch = example.target.shape[0]
-    timestep = stratified_timesteps(time_key, batch, len(levels))
-    noise = jax.random.normal(noise_key, example.target.shape)
+    batch, timestep, noise = len(example.target), drawn.timestep, drawn.noise
     features = model.encode_references(example.references, timestep, example.empty_context)
     x, sigma = add_noise(example.target, noise, levels[timestep]), levels[timestep]
     output = model.denoise(
         x,
-        example.face_mask,
+        example.condition,
         timestep,
         example.context,
         References(features, example.reference_valid.astype(jnp.float32), jnp.ones((batch, 1))),

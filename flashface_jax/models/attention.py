@@ -20,6 +20,10 @@ SMALL_HEAD = 1 << 14
 
 LANES = 16  # float32 numbers that a CPU's widest register holds
 
+ATTENDED = "attended"
+"""Name of fused attention's results, for `jax.checkpoint` policies: making them again takes as much
+as all the rest of a block, and the backward pass needs nothing else that is large."""
+
 KeyWeight = Float[Array, "batch k"]
 """How often a key counts: 1 once, 2 as two copies of it would, 0 not at all."""
 

@@ -16,30 +16,30 @@ SMALL = 576 * 1024
 NAMES = ("auto", "blocked", "splash", "cudnn")
 
 
-def best_attention() -> Attend:
-    """Return the backend for JAX's default device."""
-    device = jax.default_backend()
-    if device == "tpu":
-        return attention_named("splash")
-    return attention_named("cudnn" if device == "gpu" else "blocked")
+def best_attention(platform: str | None = None) -> Attend:
+    """Return the backend for a platform, "cpu", "gpu" or "tpu"; JAX's default one if None."""
+    best = {"tpu": "splash", "gpu": "cudnn"}
+    platform = platform or jax.default_backend()
+    return attention_named(best.get(platform, "blocked"), platform)
 
 
-def attention_named(name: str) -> Attend:
+def attention_named(name: str, platform: str | None = None) -> Attend:
     """Return a backend by its name.
 
     Args:
+        platform: what it is to run on; JAX's default one if None.
         name: `blocked`, plain XLA for any device; `splash`, JAX's kernel for TPUs; `cudnn`,
             NVIDIA's for its GPUs; or `auto`, the one of these that suits the default device.
             The kernels leave what they do not take, and few tokens, to `blocked`.
 
     Raises:
-        ValueError: for another name, or if the default device cannot run that backend.
+        ValueError: for another name, or if the platform cannot run that backend.
     """
     if name not in NAMES:
         raise ValueError(f"No attention is named {name!r}: choose among {', '.join(NAMES)}.")
     if name == "auto":
-        return best_attention()
-    device = jax.default_backend()
+        return best_attention(platform)
+    device = platform or jax.default_backend()
     if name == "blocked":
         return HEAD_BY_HEAD if device == "cpu" else ALL_HEADS
     needed = {"splash": "tpu", "cudnn": "gpu"}[name]

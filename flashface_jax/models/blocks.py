@@ -1,6 +1,8 @@
 """The blocks that U-Net and ReferenceNet are made of (Stable Diffusion 1.5, channels last)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +31,33 @@ LAYER_NORM_EPSILON = 1e-5
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+RunBlock = Callable[..., Any]
+"""Called with a block and its arguments; returns what the block does."""
+
+
+def run_directly(block: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the block."""
+    return block(*arguments)
+
+
 @dataclass(frozen=True)
 class Compute:
     """How layers compute: the dtype of matmuls and activations, attention, and convolution.
 
     Norms, softmax and log-sum-exps compute in float32 whatever the dtype.
+
+    Attributes:
+        dtype: of matmuls and activations.
+        attend: attention.
+        convolve: convolution.
+        run: how networks call their blocks, the smallest modules that are worth recomputing or
+            whose parameters are worth fetching one after another; training on many devices does.
     """
 
     dtype: DTypeLike = jnp.float32
     attend: Attend = field(default_factory=best_attention)
     convolve: Convolve = field(default_factory=best_convolution)
+    run: RunBlock = run_directly
 
 
 class ParameterKeys(nnx.Rngs):

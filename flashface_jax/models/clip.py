@@ -28,7 +28,8 @@ class TextTowerConfig:
         channels: width.
         num_heads: attention heads.
         layers: transformer layers.
-        embedding: width of the joint text-image embedding.
+        embedding: width of the joint text-image embedding; None for a tower without, as Stable
+            Diffusion's checkpoints hold it.
     """
 
     vocabulary: int = 49408
@@ -36,7 +37,7 @@ class TextTowerConfig:
     channels: int = 768
     num_heads: int = 12
     layers: int = 12
-    embedding: int = 768
+    embedding: int | None = 768
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class TextTower(nnx.Module):
     """Tokens -> hidden states and a pooled embedding."""
 
     def __init__(self, config: TextTowerConfig, compute: Compute, keys: nnx.Rngs):
-        self.config = config
+        self.config, self.run = config, compute.run
         normal = nnx.initializers.normal
         self.token_embedding = nnx.Param(
             normal(0.02)(keys.params(), (config.vocabulary, config.channels))
@@ -104,19 +105,27 @@ class TextTower(nnx.Module):
             for _ in range(config.layers)
         )
         self.norm = layer_norm(config.channels, keys)
-        self.projection = nnx.Param(
-            normal(config.channels**-0.5)(keys.params(), (config.channels, config.embedding))
+        self.projection = (
+            None
+            if config.embedding is None
+            else nnx.Param(
+                normal(config.channels**-0.5)(keys.params(), (config.channels, config.embedding))
+            )
         )
 
     def __call__(self, tokens: Int[Array, "batch words"]) -> TextContext:
         """Last hidden states after the final LayerNorm, float32: the denoiser's text context."""
         x = self.token_embedding[...][tokens] + self.position_embedding[...]
         for block in self.blocks:
-            x = block(x)
+            x = self.run(block, x)
         return self.norm(x).astype(jnp.float32)
 
     def embed(self, tokens: Int[Array, "batch words"]) -> Float[Array, "batch embedding"]:
         """Joint embedding, read at the first end token (the largest token id)."""
+        if self.projection is None:
+            raise ValueError(
+                "This text tower has no projection to the joint embedding with images."
+            )
         hidden = self(tokens)
         end = jnp.argmax(tokens, axis=-1)
         return hidden[jnp.arange(len(tokens)), end] @ self.projection[...]

@@ -22,9 +22,10 @@ TILE = 4  # outputs of a tile a side
 POINTS = (0.0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 
 
-def best_convolution() -> Convolve:
-    """Return the form for JAX's default device."""
-    return convolve_on_cpu if jax.default_backend() == "cpu" else lax.conv_general_dilated
+def best_convolution(platform: str | None = None) -> Convolve:
+    """Return the form for a platform, "cpu", "gpu" or "tpu"; JAX's default one if None."""
+    platform = platform or jax.default_backend()
+    return convolve_on_cpu if platform == "cpu" else lax.conv_general_dilated
 
 
 def convolve_on_cpu(

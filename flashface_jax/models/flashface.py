@@ -137,11 +137,16 @@ def begin_as_copies(params: Params) -> Params:
     named = flatten(params)
 
     def start(name: str, drawn: Array) -> Array:
-        source = name.replace("/reference_attention/", "/self_attention/")
-        source = source.replace("reference_net/", "denoiser/", 1)
+        source = copied_from(name)
         # The ReferenceNet's input has no mask channels, which come last.
         return jnp.copy(
             named[source][..., : drawn.shape[-2], :] if drawn.ndim == 4 else named[source]
         )
 
     return unflatten({name: start(name, drawn) for name, drawn in named.items()}, params)
+
+
+def copied_from(name: str) -> str:
+    """Name of the denoiser's parameter that a parameter starts as: for most, its own."""
+    source = name.replace("/reference_attention/", "/self_attention/")
+    return source.replace("reference_net/", "denoiser/", 1)

@@ -1,7 +1,7 @@
 """A module taken apart into structure and parameters, which is how jitted code uses it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -32,6 +32,17 @@ class Network(Generic[M]):
     def init(self, key: jax.Array) -> Params:
         """Draw fresh parameters, op by op; jit it to have them born sharded."""
         return nnx.to_pure_dict(nnx.split(self.build(ParameterKeys(key)))[1])
+
+    def noted(self, notes: Callable[[str, tuple[int, ...]], Mapping[str, Any]]) -> "Network[M]":
+        """The same network whose parameters carry metadata, by name and shape.
+
+        Modules that are bound, and their blocks, carry it too.
+        """
+        module = nnx.merge(self.graphdef, self.shapes)
+        for path, parameter in nnx.to_flat_state(nnx.state(module)):
+            name = "/".join(map(str, path))
+            parameter.set_metadata(**notes(name, parameter.get_value().shape))
+        return replace(self, graphdef=nnx.split(module)[0])
 
     def bind(self, params: Params) -> M:
         """Return the module with these parameters; cheap, and free under `jit`."""

@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float
 
-from flashface_jax.models.attention import Attend, Attended, KeyWeight
+from flashface_jax.models.attention import ATTENDED, Attend, Attended, KeyWeight
 from flashface_jax.models.weight_channels import (
     CHANNELS,
     with_weight_channels,
@@ -166,8 +167,8 @@ def _splash(blocks: _Blocks, query: Array, key: Array, value: Array) -> tuple[Ar
 def _forward(
     blocks: _Blocks, query: Array, key: Array, value: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    attended = _splash(blocks, query, key, value)
-    return attended, (query, key, value, *attended)
+    values, log_normalizer = checkpoint_name(_splash(blocks, query, key, value), ATTENDED)
+    return (values, log_normalizer), (query, key, value, values, log_normalizer)
 
 
 def _backward(

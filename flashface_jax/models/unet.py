@@ -184,6 +184,7 @@ class Stage(nnx.Module):
         keys: nnx.Rngs,
     ):
         width = spec.out_channels
+        self.run = compute.run
         self.residual = ResidualBlock(
             spec.in_channels, width, 4 * config.base_channels, config.norm_groups, compute, keys
         )
@@ -211,8 +212,10 @@ class Stage(nnx.Module):
         references: list[BlockReference] | None,
     ) -> tuple[FeatureMap, list[Tokens]]:
         """Return the output before upsampling, and the features of the transformer's blocks."""
-        x = self.residual(x, time)
-        return (x, []) if self.transformer is None else self.transformer(x, context, references)
+        x = self.run(self.residual, x, time)
+        if self.transformer is None:
+            return x, []
+        return self.run(self.transformer, x, context, references)
 
 
 class Middle(nnx.Module):
@@ -221,6 +224,7 @@ class Middle(nnx.Module):
     def __init__(self, config: UNetConfig, compute: Compute, keys: nnx.Rngs):
         width, time_width = config.level_channels[-1], 4 * config.base_channels
         groups = config.norm_groups
+        self.run = compute.run
         self.residual1 = ResidualBlock(width, width, time_width, groups, compute, keys)
         self.transformer = SpatialTransformer(
             width,
@@ -242,8 +246,9 @@ class Middle(nnx.Module):
         references: list[BlockReference] | None,
     ) -> tuple[FeatureMap, list[Tokens]]:
         """Return the output and the features of the transformer's blocks."""
-        x, features = self.transformer(self.residual1(x, time), context, references)
-        return self.residual2(x, time), features
+        x = self.run(self.residual1, x, time)
+        x, features = self.run(self.transformer, x, context, references)
+        return self.run(self.residual2, x, time), features
 
 
 class Head(nnx.Module):
@@ -283,7 +288,7 @@ class UNet(nnx.Module):
             return conv(spec.channels, spec.channels, compute, keys, stride=2)
 
         self.config = config
-        self.dtype = compute.dtype
+        self.dtype, self.run = compute.dtype, compute.run
         self.time_embedding = time_embedding or TimeEmbedding(config.base_channels, compute, keys)
         self.encoder = nnx.List(
             [
@@ -323,7 +328,7 @@ class UNet(nnx.Module):
         def seen(stage: str) -> list[BlockReference]:
             return [] if references is None else references.at(stage)
 
-        return self.head(self._run(x, timestep, context, seen, beside)[0])
+        return self.run(self.head, self._through(x, timestep, context, seen, beside)[0])
 
     def features(
         self, x: FeatureMap, timestep: Timestep, context: TextContext
@@ -334,9 +339,9 @@ class UNet(nnx.Module):
         ReferenceNet stops after the last feature that the denoiser wants. Reference attention is
         left out, also that of a middle that is the denoiser's own.
         """
-        return self._run(x, timestep, context, lambda stage: None, 0)[1]
+        return self._through(x, timestep, context, lambda stage: None, 0)[1]
 
-    def _run(
+    def _through(
         self,
         x: FeatureMap,
         timestep: Timestep,
@@ -344,10 +349,10 @@ class UNet(nnx.Module):
         seen: Callable[[str], list[BlockReference] | None],
         beside: int,
     ) -> tuple[Float[Array, "_ _ _ _"], dict[str, Float[Array, "_ _ _"]]]:
-        time = self.time_embedding(timestep)
+        time = self.run(self.time_embedding, timestep)
         features: dict[str, Tokens] = {}
 
-        def run(stage: Stage | Middle, x: FeatureMap, name: str) -> FeatureMap:
+        def through(stage: Stage | Middle, x: FeatureMap, name: str) -> FeatureMap:
             x, made = stage(x, time, context, seen(name))
             features.update({f"{name}/{i}": feature for i, feature in enumerate(made)})
             return x
@@ -361,14 +366,17 @@ class UNet(nnx.Module):
             x, time, context = fork(x), fork(time), fork(context)
         skips = []
         for i, stage in enumerate(self.encoder):
-            x = run(stage, x, f"encoder/{i}") if isinstance(stage, Stage) else stage(x)
+            if isinstance(stage, Stage):
+                x = through(stage, x, f"encoder/{i}")
+            else:
+                x = self.run(stage, x)
             skips.append(x)
         if late and beside:
             x, time, context = fork(x), fork(time), fork(context)
             skips = [fork(skip) for skip in skips]
-        x = run(self.middle, x, "middle")
+        x = through(self.middle, x, "middle")
         for i, stage in enumerate(self.decoder):
-            x = run(stage, jnp.concatenate([x, skips.pop()], axis=-1), f"decoder/{i}")
+            x = through(stage, jnp.concatenate([x, skips.pop()], axis=-1), f"decoder/{i}")
             if stage.upsample is not None:
-                x = stage.upsample(upsample_nearest(x, *skips[-1].shape[1:3]))
+                x = self.run(stage.upsample, upsample_nearest(x, *skips[-1].shape[1:3]))
         return x, features

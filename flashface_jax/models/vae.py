@@ -6,7 +6,6 @@ for small worlds without a pretrained autoencoder. Which one a model uses is con
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -136,13 +135,16 @@ class Bottleneck(nnx.Module):
     """Block, attention, block at the lowest resolution."""
 
     def __init__(self, channels: int, misread: bool, compute: Compute, keys: nnx.Rngs):
+        self.run = compute.run
         self.block1 = ConvBlock(channels, channels, compute, keys)
         self.attention = PositionAttention(channels, misread, compute, keys)
         self.block2 = ConvBlock(channels, channels, compute, keys)
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         """Run the three in turn."""
-        return self.block2(self.attention(self.block1(x)))
+        for block in (self.block1, self.attention, self.block2):
+            x = self.run(block, x)
+        return x
 
 
 class Downsample(nnx.Module):
@@ -171,6 +173,7 @@ class Encoder(nnx.Module):
     """Image -> mean and log-variance of the posterior, before the quantisation convolution."""
 
     def __init__(self, config: AutoencoderKLConfig, compute: Compute, keys: nnx.Rngs):
+        self.run = compute.run
         self.conv_in = conv(3, config.base_channels, compute, keys)
         levels: list[nnx.Module] = []
         channels = config.base_channels
@@ -187,10 +190,10 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Image) -> FeatureMap:
         """Encode."""
-        x = self.conv_in(x)
+        x = self.run(self.conv_in, x)
         for layer in self.levels:
-            x = layer(x)
-        return self.conv_out(nnx.silu(self.norm(self.middle(x))))
+            x = self.run(layer, x)
+        return self.run(self.conv_out, nnx.silu(self.norm(self.middle(x))))
 
 
 class Decoder(nnx.Module):
@@ -198,6 +201,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: AutoencoderKLConfig, compute: Compute, keys: nnx.Rngs):
         channels = config.level_channels[-1]
+        self.run = compute.run
         self.conv_in = conv(config.latent_channels, channels, compute, keys)
         self.middle = Bottleneck(channels, config.misread_attention, compute, keys)
         levels: list[ConvBlock | Upsample] = []
@@ -213,17 +217,17 @@ class Decoder(nnx.Module):
 
     def __call__(self, z: FeatureMap) -> Image:
         """Decode."""
-        x = self.middle(self.conv_in(z))
+        x = self.middle(self.run(self.conv_in, z))
         for layer in self.levels:
-            x = layer(x)
-        return self.conv_out(nnx.silu(self.norm(x)))
+            x = self.run(layer, x)
+        return self.run(self.conv_out, nnx.silu(self.norm(x)))
 
 
 class AutoencoderKL(nnx.Module):
     """Stable Diffusion's autoencoder with a Gaussian posterior."""
 
     def __init__(self, config: AutoencoderKLConfig, compute: Compute, keys: nnx.Rngs):
-        self.config = config
+        self.config, self.run = config, compute.run
         self.encoder = Encoder(config, compute, keys)
         latent = config.latent_channels
         self.quant_conv = conv(2 * latent, 2 * latent, compute, keys, size=1)
@@ -232,21 +236,21 @@ class AutoencoderKL(nnx.Module):
 
     def posterior(self, image: Image) -> tuple[Latent, Latent]:
         """Return mean and log-variance of the unscaled latent's posterior, float32."""
-        moments = self.quant_conv(self.encoder(image)).astype(jnp.float32)
+        moments = self.run(self.quant_conv, self.encoder(image)).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, log_variance
 
-    def encode(self, image: Image, key: jax.Array | None = None) -> Latent:
-        """Image in [-1, 1] -> scaled latent: the posterior mean, or a sample if given a key."""
+    def encode(self, image: Image, noise: Latent | None = None) -> Latent:
+        """Image in [-1, 1] -> scaled latent: the posterior mean, or a sample if given N(0, 1)."""
         mean, log_variance = self.posterior(image)
-        if key is not None:
+        if noise is not None:
             deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
-            mean = mean + deviation * jax.random.normal(key, mean.shape)
+            mean = mean + deviation * noise
         return mean * self.config.scale
 
     def decode(self, latent: Latent) -> Image:
         """Scaled latent -> image, about [-1, 1], unclipped, float32."""
-        z = self.post_quant_conv(latent / self.config.scale)
+        z = self.run(self.post_quant_conv, latent / self.config.scale)
         return self.decoder(z).astype(jnp.float32)
 
 
@@ -278,8 +282,8 @@ class PatchCosines(nnx.Module):
     def __init__(self, config: PatchCosinesConfig):
         self.config = config
 
-    def encode(self, image: Image, key: jax.Array | None = None) -> Latent:
-        """Image in [-1, 1] -> scaled latent; there is no posterior to sample, so `key` is idle."""
+    def encode(self, image: Image, noise: Latent | None = None) -> Latent:
+        """Image in [-1, 1] -> scaled latent; there is no posterior to sample: `noise` is idle."""
         batch, height, width, _ = image.shape
         p = self.config.patch
         patches = image.reshape(batch, height // p, p, width // p, p, 3).swapaxes(2, 3)

@@ -1,75 +1,167 @@
 """Checkpoints of a run: parameters, average, optimizer, step, random key, data position.
 
 Every part's tree is an item of its own ("average-flashface"), so that sampling reads no more
-than it needs.
+than it needs. Every process writes what it holds; a checkpoint counts once all of it is written.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 
 from flashface_jax.models.network import Params
 from flashface_jax.training.state import TrainState
 
+FOLDER, SET_ASIDE = "checkpoints", "damaged"
+UNREADABLE = (ValueError, KeyError, OSError, TypeError, RuntimeError)
+"""What Orbax raises over a checkpoint of which something is missing or damaged."""
+
+
+class CheckpointError(ValueError):
+    """A run none of whose checkpoints can be read; the message names them."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: of training, where the run's layout wants it.
+        data: of the data iterator.
+    """
+
+    state: TrainState
+    data: dict[str, Any]
+
 
 class Checkpoints:
-    """The checkpoints below a run's directory."""
+    """The checkpoints below a run's directory, written while training goes on.
+
+    Attributes:
+        place: where they are.
+    """
 
     def __init__(self, workdir: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+        self.place = (workdir / FOLDER).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.place, options=options)
 
     @property
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Save at the state's step; `data_state` is the iterator's before its next batch."""
+    def save(self, state: TrainState, step: int, data_state: dict[str, Any]) -> None:
+        """Begin to write the state after a step; returns as soon as the state may change.
+
+        Args:
+            state: of training.
+            step: which step that is.
+            data_state: the data iterator's after that step's batch.
+        """
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         data = ocp.args.JsonSave(data_state)
-        self._manager.save(int(state.step), args=ocp.args.Composite(**items, data=data))
+        self._manager.save(step, args=ocp.args.Composite(**items, data=data))
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Read the newest checkpoint into a state of the same structure, and the data state."""
-        items = {
-            name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
-            for name, tree in _items(like).items()
-        }
+    def restore(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
+        """Read the newest checkpoint that can be read; None if there is none at all.
+
+        Those that cannot are named in a warning, and put aside once an older one has been read.
+
+        Args:
+            shapes: of the run's state.
+            shardings: where its leaves belong, whatever devices it was saved from.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        wanted = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            shardings,
+        )
+        damaged: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            read, reason = self._attempt(step, wanted)
+            if read is not None:
+                self._put_aside(damaged)
+                return read
+            damaged.append(step)
+            logging.warning("%s cannot be read: %s", self.place / str(step), reason)
+        if damaged:
+            raise CheckpointError(
+                f"No checkpoint of {self.place} can be read ({', '.join(map(str, damaged))}): "
+                "restore one from a copy, or remove them to begin anew."
+            )
+        return None
+
+    def _attempt(self, step: int, wanted: TrainState) -> tuple[Restored | None, str]:
+        """What a checkpoint holds, or why it cannot be read, on which all processes agree."""
+        read, reason = None, "another process could not read its part"
+        try:
+            read = self._read(step, wanted)
+        except UNREADABLE as error:
+            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        if (
+            jax.process_count() > 1
+            and not multihost_utils.process_allgather(np.array(read is not None)).all()
+        ):
+            return None, reason
+        return read, reason
+
+    def _read(self, step: int, wanted: TrainState) -> Restored:
+        trees = _items(wanted)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
         data = ocp.args.JsonRestore()
-        read = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items, data=data))
+        read = self._manager.restore(step, args=ocp.args.Composite(**items, data=data))
 
         def parts(kind: str, trees: dict[str, Params]) -> dict[str, Params]:
             return {part: read.get(f"{kind}-{part}", tree) for part, tree in trees.items()}
 
         state = replace(
-            like,
+            wanted,
             step=read["progress"]["step"],
+            healthy=read["progress"]["healthy"],
             key=jax.random.wrap_key_data(read["progress"]["key"]),
-            params=parts("params", like.params),
-            average=None if like.average is None else parts("average", like.average),
+            params=parts("params", wanted.params),
+            average=None if wanted.average is None else parts("average", wanted.average),
             optimizer=read["optimizer"],
-            frozen=parts("frozen", like.frozen),
+            frozen=parts("frozen", wanted.frozen),
         )
-        return state, read["data"]
+        return Restored(state, read["data"])
 
-    def read_part(self, part: str, shapes: Params) -> Params:
-        """Read one part's parameters as samples are drawn with them (the average, if any).
+    def _put_aside(self, steps: list[int]) -> None:
+        """Move damaged checkpoints out of the way of those that the run will write again."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                aside = _free_name(self.place.parent / SET_ASIDE / str(step))
+                aside.parent.mkdir(exist_ok=True)
+                (self.place / str(step)).rename(aside)
+                logging.warning("put %s aside as %s", self.place / str(step), aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are put aside")
+        self._manager.reload()
 
-        Raises:
-            KeyError: if the checkpoint does not hold that part.
-        """
-        step = self.latest_step
-        place = self._manager.directory / str(step)
-        for kind in ("average", "params", "frozen"):
-            item = f"{kind}-{part}"
-            if (place / item).exists():
-                wanted = ocp.args.StandardRestore(jax.tree.map(_abstract, shapes))
-                return self._manager.restore(step, args=ocp.args.Composite(**{item: wanted}))[item]
-        raise KeyError(part)
+    def items(self, step: int) -> set[str]:
+        """Names of the items of a checkpoint."""
+        return {path.name for path in (self.place / str(step)).iterdir() if path.is_dir()}
+
+    def read_item(self, step: int, item: str, wanted: Params) -> Params:
+        """Read one item into the shapes and places of `wanted`."""
+        arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(wanted)})
+        return self._manager.restore(step, args=arguments)[item]
+
+    def wait(self) -> None:
+        """Wait until what is being written is written."""
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait for writes and release the directory."""
@@ -83,10 +175,24 @@ def _items(state: TrainState) -> dict[str, Any]:
         f"{kind}-{part}": tree for kind, parts in kinds.items() for part, tree in parts.items()
     }
     trees["optimizer"] = state.optimizer
-    trees["progress"] = {"step": state.step, "key": jax.random.key_data(state.key)}
+    trees["progress"] = {"step": state.step, "healthy": state.healthy, "key": _key_data(state.key)}
     return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
 
 
-def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+    if isinstance(key, jax.ShapeDtypeStruct):
+        data = jax.eval_shape(jax.random.key_data, key)
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=key.sharding)
+    return jax.random.key_data(key)
+
+
+def _free_name(path: Path) -> Path:
+    return next(place for place in _numbered(path) if not place.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1

@@ -9,8 +9,12 @@ from flashface_jax.data.loader import LoaderOptions
 from flashface_jax.data.synthetic import Framing, SyntheticWorld
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.from_json import from_json
+from flashface_jax.models.lora import LoraConfig
 from flashface_jax.system import SystemConfig
+from flashface_jax.training.blocks import Recompute
 from flashface_jax.training.optimizer import OptimizerConfig
+from flashface_jax.training.profiling import check_profile_steps
+from flashface_jax.training.sharding import ShardingConfig
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,18 @@ class TrainConfig:
         steps: optimizer steps.
         batch_size: samples, and identities, a step.
         system: the networks.
+        initial: directory of weights to start from, converted ones or another run's; "" draws new
+            ones.
         trainable: parts that train; the paper trains only "flashface". "text_tower" must train
             where there is no pretrained one.
+        lora: low-rank updates of the denoiser's attention layers; with them FlashFace trains only
+            these, its reference attention and its ReferenceNet. None trains all of FlashFace.
         compute_dtype: dtype of matmuls and activations; parameters are float32.
+        accumulate: smaller batches that a step works through one after the other, for less memory.
+        recompute: what the backward pass makes again, for less memory: "nothing"; "blocks", all
+            but what enters each block of the networks; "all but attention", which keeps also what
+            fused attention returned.
+        sharding: how parameters are spread over devices.
         loss: how much the error counts at each noise level.
         optimizer: Adam and its options.
         data: what is trained on.
@@ -89,14 +102,20 @@ class TrainConfig:
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
         keep_checkpoints: newest checkpoints that are kept.
+        profile_steps: first step to trace and how many; see `training/profiling.py`.
     """
 
     seed: int = 0
     steps: int = 50_000
     batch_size: int = 32
     system: SystemConfig = field(default_factory=SystemConfig)
+    initial: str = ""
     trainable: tuple[str, ...] = ("flashface",)
+    lora: LoraConfig | None = None
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = 1
+    recompute: Recompute = "nothing"
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -105,10 +124,12 @@ class TrainConfig:
     grid_every: int = 1000
     grid_people: int = 6
     keep_checkpoints: int = 2
+    profile_steps: tuple[int, int] = (1, 0)
 
     def __post_init__(self) -> None:
         self.system.check_consistency()
-        for name in ("steps", "batch_size", "log_every", "grid_every"):
+        check_profile_steps(self.profile_steps)
+        for name in ("steps", "batch_size", "accumulate", "log_every", "grid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.checkpoint_every < 1 or self.checkpoint_every % self.log_every:
@@ -117,9 +138,23 @@ class TrainConfig:
                 f"checkpoint_every is {self.checkpoint_every}; it must be a multiple of log_every, "
                 f"which is {self.log_every}."
             )
+        if self.lora is not None and "flashface" not in self.trainable:
+            raise ValueError('lora is given, but "flashface" is not among the trainable parts.')
+        if self.system.flashface.inpaints and self.data.draws.drop.face_mask:
+            raise ValueError(
+                f"data.draws.drop.face_mask is {self.data.draws.drop.face_mask}; an inpainting "
+                "model that is shown no mask sees the whole image: it must be 0."
+            )
         parts = {"flashface", "autoencoder", "text_tower"}
         if not self.trainable or set(self.trainable) - parts:
             raise ValueError(f"trainable is {self.trainable}; choose among {sorted(parts)}.")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape of a batch of latents, (batch, h, w, c)."""
+        system = self.system
+        side = system.image_size // system.autoencoder.stride
+        return self.batch_size, side, side, system.autoencoder.latent_channels
 
 
 def from_mapping(values: Mapping[str, Any]) -> TrainConfig:

@@ -1,6 +1,7 @@
 """The data of a run: a built dataset, or one of the built-in world, and the tokenizer."""
 
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from flashface_jax.data.build import build
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.dataset import TRAIN, IdClusters
+from flashface_jax.data.samples import SampleShape
 from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
 from flashface_jax.files import new_directory
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.processes import is_first, wait_for_all
+from flashface_jax.weights import tokenizer_of
 
 MOST_CAPTIONS = 100_000
 
@@ -27,9 +31,10 @@ def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
     if config.dataset:
         return IdClusters(Path(config.dataset))
     place = workdir / "data"
-    if not place.exists():
+    if is_first() and not place.exists():
         with new_directory(place) as draft:
             _build_world(config.world, draft)
+    wait_for_all("the world is drawn")
     return IdClusters(place)
 
 
@@ -45,14 +50,29 @@ def _build_world(config: WorldConfig, out: Path) -> None:
 
 
 def open_tokenizer(workdir: Path, config: TrainConfig, dataset: IdClusters) -> Tokenizer:
-    """Open the run's tokenizer, or train it on captions from all over the dataset."""
+    """Open the run's tokenizer: that of the weights it starts from, or one of its captions' own."""
     path = workdir / "tokenizer"
-    if not path.exists():
-        records = dataset.references(TRAIN) or dataset.photos(TRAIN)  # crops are quicker to read
-        every = math.ceil(len(records) / MOST_CAPTIONS)
-        places = tqdm(range(0, len(records), every), desc="reading captions", unit="photo")
-        length = config.system.text_tower.length
+    if is_first() and not path.exists():
         with new_directory(path) as draft:
-            captions = (records[i].caption for i in places)
-            train_tokenizer(captions, draft, length, config.data.world.vocabulary)
+            if config.initial:
+                shutil.copytree(tokenizer_of(Path(config.initial)), draft, dirs_exist_ok=True)
+            else:
+                _train_tokenizer(dataset, draft, config)
+    wait_for_all("the tokenizer is there")
     return Tokenizer.from_directory(path)
+
+
+def _train_tokenizer(dataset: IdClusters, out: Path, config: TrainConfig) -> None:
+    """Train a tokenizer on captions from all over the dataset."""
+    records = dataset.references(TRAIN) or dataset.photos(TRAIN)  # crops are quicker to read
+    every = math.ceil(len(records) / MOST_CAPTIONS)
+    places = tqdm(range(0, len(records), every), desc="reading captions", unit="photo")
+    captions = (records[i].caption for i in places)
+    length = config.system.text_tower.length
+    train_tokenizer(captions, out, length, config.data.world.vocabulary)
+
+
+def sample_shape(config: TrainConfig) -> SampleShape:
+    """The sizes that the configured networks want."""
+    system = config.system
+    return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)

@@ -1,208 +1,157 @@
-"""The training loop, in sections: data, networks, state, steps."""
+"""The training loop, in sections: data, state, steps."""
 
-import dataclasses
-import json
-import time
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from flashface_jax.data.dataset import TRAIN, VALIDATION, IdClusters
-from flashface_jax.data.pipeline import Order, describe_pool, photo_pool, training_batches
-from flashface_jax.data.samples import SampleShape
-from flashface_jax.files import whole_file
-from flashface_jax.generation import Sampler, make_generate
-from flashface_jax.models.blocks import Compute
-from flashface_jax.system import System, build_system
+from flashface_jax.data.dataset import TRAIN, IdClusters
+from flashface_jax.data.loader import BatchLoader
+from flashface_jax.data.pipeline import (
+    Order,
+    describe_pool,
+    describe_samples,
+    photo_pool,
+    training_batches,
+)
+from flashface_jax.data.samples import PhotoPool
 from flashface_jax.tokenizer import Tokenizer
+from flashface_jax.training import claim
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.data import open_dataset, open_tokenizer
-from flashface_jax.training.held_out import held_out_requests, held_out_sheet
-from flashface_jax.training.metrics import MetricsWriter
-from flashface_jax.training.optimizer import build_optimizer
-from flashface_jax.training.state import TrainState, create_state
-from flashface_jax.training.step import Batch, Metrics, make_train_step
-from flashface_jax.weights import write_config
+from flashface_jax.training.data import open_dataset, open_tokenizer, sample_shape
+from flashface_jax.training.feed import feed
+from flashface_jax.training.health import UNREAD, Health, Taken
+from flashface_jax.training.observer import Observer
+from flashface_jax.training.preview import make_preview
+from flashface_jax.training.processes import StopRequest, is_first, say
+from flashface_jax.training.program import Program
+from flashface_jax.training.start import starting_state
+from flashface_jax.training.state import TrainState
 
-# What may change between the beginning of a run and its resumption.
-RESUMABLE_CHANGES = {
-    "system.sampling",
-    "data.loader",
-    "data.dataset",  # the batches' fingerprint holds what matters of it
-    "steps",
-    "log_every",
-    "checkpoint_every",
-    "grid_every",
-    "grid_people",
-    "keep_checkpoints",
-}
+
+class DivergedError(ValueError):
+    """A run whose loss or gradient is no finite number any more; the message names the batch."""
 
 
 def train(config: TrainConfig, workdir: Path) -> TrainState:
     """Train, or go on training, in `workdir`; returns the final state.
 
-    Raises:
-        ValueError: if `workdir` holds a run of another configuration, the data do not fit, or JAX
-            was told of several processes.
-    """
-    _require_one_process()
-    workdir.mkdir(parents=True, exist_ok=True)
-    _claim(workdir, config)
+    Every process of a run calls this with the same arguments and sees the same `workdir`. Told to
+    stop by SIGTERM, they save, say so, and return the state so far.
 
-    # Data.
+    Raises:
+        ValueError: if `workdir` holds a run of another configuration, or the data or the devices
+            do not fit.
+        DivergedError: if a loss or gradient is not finite; the state before it is saved.
+    """
+    program = Program.over(config)
+    claim.check(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    say(f"training {program.layout.description}")
+    data = _open_data(config, workdir)
+    with ExitStack() as cleanup:
+        cleanup.enter_context(closing(data.batches))
+        checkpoints = cleanup.enter_context(closing(Checkpoints(workdir, config.keep_checkpoints)))
+        state = _first_state(program, checkpoints, data)
+        if is_first():
+            claim.claim(workdir, config)
+        observer = cleanup.enter_context(Observer(program, workdir, int(state.step)))
+        stop = cleanup.enter_context(StopRequest().listening())
+        return _take_steps(program, state, data, checkpoints, observer, stop)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run is trained on.
+
+    Attributes:
+        dataset: photos of people.
+        tokenizer: of their captions.
+        pool: the photos to train on.
+        order: what decides which of them follow each other.
+        batches: this process's part of the batches.
+    """
+
+    dataset: IdClusters
+    tokenizer: Tokenizer
+    pool: PhotoPool
+    order: Order
+    batches: BatchLoader
+
+    def names(self, indices: list[int]) -> list[str]:
+        """What samples show, by their global indices."""
+        return describe_samples(self.pool, self.order, indices)
+
+
+def _open_data(config: TrainConfig, workdir: Path) -> Data:
     dataset = open_dataset(workdir, config.data)
     tokenizer = open_tokenizer(workdir, config, dataset)
     shape, order = sample_shape(config), Order(config.seed, config.data.draws)
-    print(f"training on {describe_pool(photo_pool(dataset, TRAIN, shape.reference_size))}")
+    pool = photo_pool(dataset, TRAIN, shape.reference_size)
     batches = training_batches(
         dataset, tokenizer, shape, order, config.batch_size, config.data.loader
     )
+    say(f"{describe_pool(pool)}")
+    return Data(dataset, tokenizer, pool, order, batches)
 
-    # Networks and their state, fresh or resumed.
-    system = build_system(config.system, Compute(jnp.dtype(config.compute_dtype)))
-    optimizer = build_optimizer(config.optimizer, config.steps)
-    averages = config.optimizer.ema_decay > 0
-    state = create_state(system, config.trainable, optimizer, averages, config.seed)
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    if checkpoints.latest_step is not None:
-        state, data_state = checkpoints.restore(state)
-        batches.set_state(data_state)
-        print(f"resumed {workdir} at step {int(state.step)}")
 
-    # What a step does, and what is shown of it.
-    empty_tokens = jnp.asarray(tokenizer([""]))
-    train_step = jax.jit(make_train_step(system, optimizer, config, empty_tokens), donate_argnums=0)
-    draw_grid = _grid_drawer(system, config, dataset, tokenizer)
-    metrics = MetricsWriter(workdir, int(state.step))
-    meter = Meter(config.batch_size)
+def _first_state(program: Program, checkpoints: Checkpoints, data: Data) -> TrainState:
+    """The state to go on from, resumed or fresh; the batches go on with it."""
+    restored = checkpoints.restore(program.shapes, program.shardings)
+    if restored is None:
+        return starting_state(program)
+    data.batches.set_state(restored.data)
+    say(f"resumed {checkpoints.place} at step {int(restored.state.step)}")
+    return restored.state
 
-    with (
-        closing(batches),
-        closing(metrics),
-        closing(checkpoints),
-        tqdm(
-            total=config.steps,
-            initial=int(state.step),
-            unit="step",
-            desc="training",
-            smoothing=0.05,
-        ) as progress,
-    ):
-        for step in range(int(state.step) + 1, config.steps + 1):
-            state, step_metrics = train_step(state, Batch(**jax.device_put(next(batches))))
-            meter.add(step_metrics)
-            progress.update()
-            last = step == config.steps
-            if step % config.log_every == 0 or last:
-                values = {**meter.read(), "undecodable_photos": float(batches.replaced)}
-                metrics.scalars(step, values)
-                progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-            # Before the next batch is drawn: only now does the iterator stand where `state` does.
-            if step % config.checkpoint_every == 0 or last:
-                checkpoints.save(state, batches.get_state())
-            if draw_grid is not None and (step % config.grid_every == 0 or last):
-                path = metrics.picture(step, "held_out", draw_grid(state))
-                progress.write(f"wrote {path}")
-                meter.restart()
+
+def _take_steps(
+    program: Program,
+    state: TrainState,
+    data: Data,
+    checkpoints: Checkpoints,
+    observer: Observer,
+    stop: StopRequest,
+) -> TrainState:
+    config, health = program.config, Health()
+    train_step = program.step(data.tokenizer([""]))
+    preview = make_preview(program, data.dataset, data.tokenizer)
+    batches = feed(data.batches, program.layout)
+    for step in range(int(state.step) + 1, config.steps + 1):
+        with observer.waiting():
+            fed = next(batches)
+        observer.before(step)
+        state, metrics = train_step(state, fed.batch)
+        observer.after(step, metrics)
+        health.add(step, metrics, fed.data_state)
+
+        stopped = stop.heard(step)
+        last = step == config.steps or stopped
+        logs, saves = (
+            step % every == 0 or last for every in (config.log_every, config.checkpoint_every)
+        )
+        bad = health.first_bad(unread=0 if logs or saves else UNREAD)
+        if bad is not None:
+            _keep_last_good(checkpoints, state, bad)
+            first = (bad.step - 1) * config.batch_size
+            raise DivergedError(bad.in_words(data.names([first + r for r in bad.bad_rows[:4]])))
+        if logs:
+            observer.log(step, undecodable_photos=float(data.batches.replaced))
+        if saves:
+            checkpoints.save(state, step, fed.data_state)
+        if stopped:
+            observer.tell(f"told to stop: saving step {step}; the same command goes on from it")
+            break
+        if preview is not None and (step % config.grid_every == 0 or last):
+            observer.picture(step, "held_out", preview.sheet(preview.generate(state)))
     return state
 
 
-class Meter:
-    """Means of metrics, and samples per second, since the last reading."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._values: list[Metrics] = []
-        self.restart()
-
-    def restart(self) -> None:
-        """Start the clock, after something that was not training."""
-        self._timed, self._began = 0, time.perf_counter()
-
-    def add(self, values: Metrics) -> None:
-        """Take one step's metrics; they stay on the device until read."""
-        self._values.append(values)
-        self._timed += 1
-
-    def read(self) -> dict[str, float]:
-        """Return the means and the rate, and start anew."""
-        values = jax.device_get(self._values)
-        means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
-        seconds = time.perf_counter() - self._began
-        means["samples_per_second"] = self._timed * self._batch_size / seconds
-        self._values = []
-        self.restart()
-        return means
-
-
-def _grid_drawer(
-    system: System, config: TrainConfig, dataset: IdClusters, tokenizer: Tokenizer
-) -> Callable[[TrainState], Image.Image] | None:
-    """Return a function that draws held-out people with the current parameters, if any."""
-    if not config.grid_people or VALIDATION not in dataset.splits:
-        return None
-    photos, shape = dataset.photos(VALIDATION), sample_shape(config)
-    references = config.data.draws.max_references
-    asked = held_out_requests(photos, config.grid_people, tokenizer, shape, references, config.seed)
-    generate = make_generate(Sampler(system, config.system.schedule.prediction))
-    plan = config.system.sampling.plan(config.system.schedule)
-
-    def draw(state: TrainState) -> Image.Image:
-        images = generate(state.sampling_params, asked.request, plan)
-        return held_out_sheet(asked, {"generated": np.asarray(images)}, cell=2 * shape.image_size)
-
-    return draw
-
-
-def sample_shape(config: TrainConfig) -> SampleShape:
-    """The sizes that the configured networks want."""
-    system = config.system
-    return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)
-
-
-def _require_one_process() -> None:
-    """Refuse several processes: nothing adds up their gradients, each would train on its own."""
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"Training runs in one process, and there are {jax.process_count()}: start it on one."
-        )
-
-
-def _claim(workdir: Path, config: TrainConfig) -> None:
-    """Write the configuration, or check that it is the one that the run began with."""
-    path = workdir / "train.json"
-    described = json.loads(json.dumps(dataclasses.asdict(config)))
-    if path.exists():
-        began, now = _by_path(json.loads(path.read_text())), _by_path(described)
-        changed = [
-            f"{name}: {began.get(name)} -> {now.get(name)}"
-            for name in sorted(began.keys() | now.keys())
-            if began.get(name) != now.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another configuration ({'; '.join(changed)}): choose "
-                "another workdir, remove this one, or take the configuration that it began with."
-            )
-    with whole_file(path) as draft:
-        draft.write_text(json.dumps(described, indent=2) + "\n")
-    write_config(workdir, config.system)
-
-
-def _by_path(values: dict[str, Any], parent: str = "") -> dict[str, Any]:
-    """Values of a nested configuration by dotted path, but for those that may change."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{parent}{key}"
-        if path in RESUMABLE_CHANGES:
-            continue
-        found.update(_by_path(value, f"{path}.") if isinstance(value, dict) else {path: value})
-    return found
+def _keep_last_good(checkpoints: Checkpoints, state: TrainState, bad: Taken) -> None:
+    """Save the state, which stands still since before the bad step."""
+    good = bad.step - 1
+    if bad.before is None or checkpoints.latest_step == good:
+        return  # nothing was learnt since what the run started from
+    checkpoints.save(replace(state, healthy=jnp.ones_like(state.healthy)), good, bad.before)

@@ -8,14 +8,18 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+from flashface_jax.training.processes import is_first
+
 
 class MetricsWriter:
-    """Writes scalars and pictures below a run's directory."""
+    """Writes scalars and pictures below a run's directory; only the first process does."""
 
     def __init__(self, workdir: Path, step: int):
         """Continue after `step`: lines of later steps, of a run that was cut off, are dropped."""
+        self._writes, self._pictures = is_first(), workdir / "samples"
+        if not self._writes:
+            return
         self._path = workdir / "metrics.jsonl"
-        self._pictures = workdir / "samples"
         kept = [
             line
             for line in (self._path.read_text().splitlines() if self._path.exists() else [])
@@ -26,6 +30,8 @@ class MetricsWriter:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line, and one event a value."""
+        if not self._writes:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
@@ -33,12 +39,16 @@ class MetricsWriter:
 
     def picture(self, step: int, name: str, image: Image.Image) -> Path:
         """Save a picture as PNG and for TensorBoard; returns its path."""
-        self._pictures.mkdir(exist_ok=True)
         path = self._pictures / f"{name}_{step:07d}.png"
+        if not self._writes:
+            return path
+        self._pictures.mkdir(exist_ok=True)
         image.save(path)
         self._events.add_image(name, np.asarray(image), step, dataformats="HWC")
         return path
 
     def close(self) -> None:
         """Flush everything."""
+        if not self._writes:
+            return
         self._events.close()

@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
 from flax import struct
-from jaxtyping import Array, Int
 
-from flashface_jax.models.flashface import begin_as_copies
 from flashface_jax.models.network import Params
-from flashface_jax.system import System
+
+Leaf = Any
+"""An array; also its shape, or its place: trees of these have the state's form, too."""
 
 
 @struct.dataclass
@@ -18,7 +15,9 @@ class TrainState:
     """State of training, a pytree.
 
     Attributes:
-        step: optimizer steps taken.
+        step: optimizer steps taken, an int32 scalar.
+        healthy: a boolean scalar, whether every loss and gradient so far was finite; the state
+            stays what it was before the first that was not.
         params: trainable parameters, part -> tree.
         average: moving average of `params`, or None.
         optimizer: optax state.
@@ -26,40 +25,15 @@ class TrainState:
         key: the run's random key; a step uses fold_in(key, step).
     """
 
-    step: Int[Array, ""]
+    step: Leaf
+    healthy: Leaf
     params: dict[str, Params]
     average: dict[str, Params] | None
     optimizer: Any
     frozen: dict[str, Params]
-    key: jax.Array
+    key: Leaf
 
     @property
-    def sampling_params(self) -> dict[str, Params]:
-        """Parameters of all parts as samples are drawn with them."""
-        return {**self.frozen, **(self.params if self.average is None else self.average)}
-
-
-def create_state(
-    system: System,
-    trainable: tuple[str, ...],
-    optimizer: optax.GradientTransformation,
-    averages: bool,
-    seed: int,
-) -> TrainState:
-    """Fresh parameters for every part, and an optimizer for the trainable ones."""
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    parts = system.parts()
-    drawn = {
-        name: part.init(jax.random.fold_in(init_key, i))
-        for i, (name, part) in enumerate(parts.items())
-    }
-    drawn["flashface"] = begin_as_copies(drawn["flashface"])
-    params = {name: drawn[name] for name in trainable}
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        average=jax.tree.map(jnp.copy, params) if averages else None,
-        optimizer=optimizer.init(params),
-        frozen={name: tree for name, tree in drawn.items() if name not in trainable},
-        key=run_key,
-    )
+    def sampled(self) -> dict[str, Params]:
+        """The trainable parameters that samples are drawn with: the average, if there is one."""
+        return self.params if self.average is None else self.average

@@ -12,8 +12,6 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.torch
@@ -38,10 +36,9 @@ from flashface_jax.tokenizer import (
     train_tokenizer,
     write_clip_vocabulary,
 )
-from flashface_jax.training.checkpoint import Checkpoints
-from flashface_jax.training.state import TrainState
 from flashface_jax.weights import WeightsDirectory, WeightsError, read_config, write_config
 from tests.convert.conftest import HEADS
+from tests.convert.runs import write_run
 from tests.recorded import drawn_parameters, drawn_state_dict, layout
 from tests.test_tokenizer import CLIP_FILE
 
@@ -183,30 +180,16 @@ class RunExport:
 @pytest.fixture(scope="module")
 def run_export(converted, tmp_path_factory):
     """A run of the recordings' sizes with two checkpoints; its average is not its parameters."""
-    workdir, config = tmp_path_factory.mktemp("run"), converted.directory.config
-    write_config(workdir, config)
-    train_tokenizer(["a man", "a hat"], workdir / "tokenizer", config.text_tower.length, 520)
-    params = {
+    workdir = tmp_path_factory.mktemp("run")
+    drawn = {
         name: drawn_parameters(part.shapes, seed=3)
         for name, part in converted.system.parts().items()
     }
-    state = TrainState(
-        step=jnp.int32(0),
-        params={"flashface": params.pop("flashface")},
-        average=None,
-        optimizer={"count": np.int32(0)},
-        frozen=params,
-        key=jax.random.key(0),
-    )
-    checkpoints = Checkpoints(workdir)
-    for step in (1, 2):
-        average = jax.tree.map(lambda x, step=step: x + np.float32(step), state.params)
-        checkpoints.save(replace(state, step=jnp.int32(step), average=average), {"next": 0})
-    checkpoints.close()
+    average, frozen = write_run(workdir, converted.directory.config, drawn)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert export(workdir, workdir / "out") == 0
-    return RunExport(workdir / "out", said.getvalue(), {**state.frozen, **average})
+    return RunExport(workdir / "out", said.getvalue(), {**frozen, **average})
 
 
 def test_a_run_loads_strictly_and_holds_its_newest_average(run_export, converted, tmp_path):
@@ -498,7 +481,7 @@ def test_a_damaged_run_is_refused(run_export, tmp_path, capfd, damage):
     shutil.copytree(run_export.out.parent, workdir, ignore=shutil.ignore_patterns("out"))
     damage(workdir)
     assert export(workdir, tmp_path / "out") == 1
-    reason = "is damaged, or its flashface is another network than config.json says."
+    reason = "is damaged, or is of other networks than config.json says."
     assert_error(capfd, tmp_path, f"The newest checkpoint of {workdir} {reason}")
 
 

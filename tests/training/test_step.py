@@ -1,5 +1,7 @@
 """The train step and its loss: gradients reach everything that trains, drops are independent."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +15,13 @@ from flashface_jax.diffusion.loss import (
 )
 from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
-from flashface_jax.system import build_system
+from flashface_jax.training.batch import Batch
 from flashface_jax.training.optimizer import (
     OptimizerConfig,
     build_optimizer,
     learning_rate_schedule,
 )
-from flashface_jax.training.state import create_state
-from flashface_jax.training.step import Batch, make_train_step
+from flashface_jax.training.program import Program
 from tests.small import CONFIG, with_changes
 
 WHOLE = with_changes(
@@ -41,22 +42,27 @@ def batch(valid=True, seed=0):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The first state, and the jitted step."""
-    system = build_system(WHOLE.system)
-    optimizer = build_optimizer(WHOLE.optimizer, WHOLE.steps)
-    state = create_state(system, WHOLE.trainable, optimizer, averages=True, seed=0)
-    empty_tokens = jnp.zeros((1, 40), jnp.int32)
-    return state, jax.jit(make_train_step(system, optimizer, WHOLE, empty_tokens))
+    """What makes the first state, and the step."""
+    program = Program.over(WHOLE, jax.devices()[:1])
+    return program.fresh_state, program.step(np.zeros((1, 40), np.int32))
 
 
 def run_steps(compiled, *batches):
     """States after each step, the first one included, and the last metrics."""
-    state, step = compiled
-    states, metrics = [state], {}
+    fresh_state, step = compiled
+    state = fresh_state()
+    states, metrics = [copied(state)], {}
     for each in batches:
         state, metrics = step(state, each)
-        states.append(state)
+        states.append(copied(state))
     return states, metrics
+
+
+def copied(state):
+    """The state, which the step takes, on the host."""
+    return dataclasses.replace(
+        state, **{name: jax.device_get(getattr(state, name)) for name in ("params", "average")}
+    )
 
 
 def moved(before, after):
@@ -107,11 +113,10 @@ def test_the_same_step_and_batch_give_the_same_loss(compiled):
 
 
 def test_frozen_parts_stay_out_of_the_optimizer():
-    system = build_system(CONFIG.system)
-    optimizer = build_optimizer(CONFIG.optimizer, 1)
-    state = create_state(system, ("flashface",), optimizer, averages=False, seed=0)
+    config = with_changes(trainable=("flashface",), optimizer=OptimizerConfig())
+    state = Program.over(config, jax.devices()[:1]).shapes
     assert set(state.params) == {"flashface"} and set(state.frozen) == {"text_tower", "autoencoder"}
-    assert set(state.sampling_params) == {"flashface", "text_tower", "autoencoder"}
+    assert state.average is None
     moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim]
     assert len(moments) == 2 * len(jax.tree.leaves(state.params))
 

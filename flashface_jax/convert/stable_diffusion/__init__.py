@@ -1,0 +1,1 @@
+"""Stable Diffusion 1.x, in either of its layouts, as what FlashFace's training starts from."""

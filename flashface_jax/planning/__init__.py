@@ -1,0 +1,1 @@
+"""What a compiled program would take on accelerators that are not at hand."""

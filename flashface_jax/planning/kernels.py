@@ -1,0 +1,68 @@
+"""Operations of the attention kernels in a program compiled for TPUs, which XLA counts as none."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from flashface_jax.planning.hlo import Execution, Program, arrays, executions
+
+# Matmuls of queries x keys x channels of a head in each kernel of splash attention: logits and
+# values; logits, gradients of weights and queries; logits and gradients of weights, keys, values.
+MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """A kernel, as one place of a program calls it.
+
+    Attributes:
+        name: as XLA calls it, e.g. splash_mha_fwd_residuals.
+        count: times that it runs in one run of the program.
+        matmuls: matmuls in it; 0 if the kernel is not known.
+        heads: heads of all samples on a chip.
+        queries: padded number of queries.
+        keys: padded number of keys.
+        channels: of a head.
+    """
+
+    name: str
+    count: int
+    matmuls: int
+    heads: int
+    queries: int
+    keys: int
+    channels: int
+
+    def flops(self, width: int = 1) -> int:
+        """Operations in one run of the program.
+
+        Args:
+            width: side of the systolic array, whose multiples dimensions are padded to; with 1,
+                the operations that are asked for.
+        """
+        queries, keys, channels = (
+            -(-size // width) * width for size in (self.queries, self.keys, self.channels)
+        )
+        return 2 * self.count * self.matmuls * self.heads * queries * keys * channels
+
+
+def list_kernels(program: Program) -> list[KernelRun]:
+    """Find all Pallas kernels of a program compiled for TPUs."""
+    return list(_kernel_runs(executions(program)))
+
+
+def _kernel_runs(runs: Iterable[Execution]) -> Iterator[KernelRun]:
+    for run in runs:
+        instruction = run.instruction
+        if 'custom_call_target="tpu_custom_call"' not in instruction.attributes:
+            continue
+        name = re.sub(r"(\.clone|\.remat\d*|\.\d+)+$", "", instruction.name)
+        matmuls = next((n for start, n in MATMULS.items() if name.startswith(start)), 0)
+        # Two tables of blocks come first, then queries, keys and values by head.
+        layouts = instruction.attributes.partition("operand_layout_constraints={")[2]
+        operands = [shape for _, shape in arrays(layouts) if len(shape) == 3][2:4]
+        if matmuls and len(operands) == 2:
+            (heads, queries, channels), (_, keys, _) = operands
+            yield KernelRun(name, run.count, matmuls, heads, queries, keys, channels)
+        else:
+            yield KernelRun(name, run.count, 0, 0, 0, 0, 0)
