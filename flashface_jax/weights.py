@@ -12,8 +12,8 @@ It is written beside its final place and renamed, so that a directory which exis
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from flashface_jax.from_json import from_json
-from flashface_jax.models.lora import Lora, LoraConfig, lora_shapes
+from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
@@ -100,11 +100,20 @@ def write_params(directory: Path, part: str, params: Params) -> None:
         raise WeightsError(f"{place} could not be written: {error}") from error
 
 
-def _saved_shapes(
-    checkpointer: ocp.StandardCheckpointer, place: Path
-) -> dict[str, tuple[int, ...]]:
-    metadata = checkpointer.metadata(place).item_metadata
-    return {} if metadata is None else _shapes(metadata.tree)
+def _restore(folder: Path, shapes: Params, place: Place) -> Params:
+    """Read a saved tree; raises what Orbax does, and ValueError if it is another."""
+    wanted = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        place(shapes),
+    )
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder).item_metadata
+        # Compared first: a restore that fails half way leaves threads that fail later.
+        if saved is None or _shapes(saved.tree) != _shapes(shapes):
+            raise ValueError("its parameters have other names or shapes.")
+        restored: Params = checkpointer.restore(folder, wanted)
+    return restored
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
@@ -146,13 +155,8 @@ class WeightsDirectory:
             raise WeightsError(
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
-        wanted = _wanted(network.shapes, place)
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                # Compared first: a restore that fails half way leaves threads that fail later.
-                if _saved_shapes(checkpointer, folder) != _shapes(network.shapes):
-                    raise ValueError("its parameters have other names or shapes.")
-                return checkpointer.restore(folder, wanted)
+            return _restore(folder, network.shapes, place)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(
                 f"{folder} is damaged, or holds another network than config.json says: {error}"
@@ -182,13 +186,12 @@ class RunDirectory(WeightsDirectory):
         lora = self.lora() if part == parts.FLASHFACE else None
         shapes = {part: network.shapes}
         if lora is not None:
-            shapes[parts.LORA] = lora_shapes(network.shapes, lora)
-        with self._newest() as newest:
-            newest.require(part)
-            trainable = tuple(name for name in shapes if f"params-{name}" in newest.items)
-            params, frozen = parts.split(shapes, trainable, lora)
-            read = newest.trained(params, place), newest.frozen(frozen, place)
-        return parts.join(*read, lora)[part]
+            shapes[parts.LORA] = self._update_shapes(network, lora)
+        newest = self._newest()
+        newest.require(part)
+        trainable = (part,) if f"params-{part}" in newest.items else ()
+        params, frozen = parts.split(shapes, trainable, lora)
+        return parts.join(newest.trained(params, place), newest.frozen(frozen, place), lora)[part]
 
     def updates(self, flashface: Network, config: LoraConfig) -> Lora:
         """Read the low-rank updates by themselves, averaged if the run averages.
@@ -196,16 +199,15 @@ class RunDirectory(WeightsDirectory):
         Raises:
             WeightsError: if they are missing, damaged or of other shapes.
         """
-        shapes = {parts.LORA: lora_shapes(flashface.shapes, config)}
-        with self._newest() as newest:
-            newest.require(parts.LORA)
-            updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
+        shapes = {parts.LORA: self._update_shapes(flashface, config)}
+        newest = self._newest()
+        newest.require(parts.LORA)
+        updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
         return updates
 
     def holds(self, part: str) -> bool:
         """Whether the newest checkpoint has a part; whether it is whole, reading says."""
-        with self._newest() as newest:
-            return newest.holds(part)
+        return self._newest().holds(part)
 
     def lora(self) -> LoraConfig | None:
         """What the run's low-rank updates are like, if it trains such.
@@ -222,42 +224,32 @@ class RunDirectory(WeightsDirectory):
                 f"{path} is missing or damaged: restore it from a copy ({error})."
             ) from error
 
-    @contextmanager
-    def _newest(self) -> Iterator["_Newest"]:
-        """Open the newest checkpoint; whatever cannot be read of it is one sentence.
+    def _update_shapes(self, flashface: Network, config: LoraConfig) -> LoraShapes:
+        try:
+            return lora_shapes(flashface.shapes, config)
+        except ValueError as error:
+            raise WeightsError(f"{self.path / TRAIN_FILE} is damaged: {error}") from error
 
-        Raises:
-            WeightsError: if there is none, or reading it fails.
-        """
+    def _newest(self) -> "_Newest":
         with closing(Checkpoints(self.path)) as checkpoints:
             step = checkpoints.latest_step
             if step is None:
                 raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            try:
-                yield _Newest(self.path, checkpoints, step, checkpoints.items(step))
-            except (WeightsError, jax.errors.JaxRuntimeError):  # the latter of a full device
-                raise
-            except UNREADABLE as error:  # what Orbax says of either fills screens
-                raise WeightsError(
-                    f"The newest checkpoint of {self.path} is damaged, or is of other networks "
-                    "than config.json says."
-                ) from error
+            return _Newest(self.path, checkpoints.place / str(step), checkpoints.items(step))
 
 
 @dataclass(frozen=True)
 class _Newest:
-    """The newest checkpoint of a run, opened.
+    """The newest checkpoint of a run.
 
     Attributes:
         path: the run's directory.
-        checkpoints: the run's.
-        step: which one this is.
+        folder: the checkpoint's.
         items: what it has.
     """
 
     path: Path
-    checkpoints: Checkpoints
-    step: int
+    folder: Path
     items: set[str]
 
     def holds(self, part: str) -> bool:
@@ -275,10 +267,18 @@ class _Newest:
         return self._read("frozen", shapes, place)
 
     def _read(self, kind: str, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
-        return {
-            part: self.checkpoints.read_item(self.step, f"{kind}-{part}", _wanted(tree, place))
-            for part, tree in shapes.items()
-        }
+        try:
+            return {
+                part: _restore(self.folder / f"{kind}-{part}", tree, place)
+                for part, tree in shapes.items()
+            }
+        except jax.errors.JaxRuntimeError:  # a device without room, say
+            raise
+        except UNREADABLE as error:  # what Orbax says of either fills screens
+            raise WeightsError(
+                f"The newest checkpoint of {self.path} is damaged, or is of other networks than "
+                "config.json says."
+            ) from error
 
 
 def tokenizer_of(directory: Path) -> Path:
@@ -291,14 +291,6 @@ def tokenizer_of(directory: Path) -> Path:
     if not place.exists():
         raise WeightsError(f"{directory} has no tokenizer: convert again with --tokenizer.")
     return place
-
-
-def _wanted(shapes: Params, place: Place) -> Params:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        place(shapes),
-    )
 
 
 def open_weights(path: Path) -> WeightsDirectory:

@@ -54,9 +54,13 @@ say (head counts, sizes other than the released) is printed.
                      cache folder of the released code.
   --to safetensors   the same with .safetensors for .ckpt and .pth; needs no PyTorch. Tensors that
                      the released layout has twice take their space twice: about 13 GB.
+  --to lora          of a run that trains LoRA the low-rank updates alone, one .safetensors file
+                     in kohya's layout, for Stable Diffusion's tools. The other forms hold such
+                     a run's weights with the updates added.
 
-example:
+examples:
   python -m flashface_jax.convert export runs/mine --to official --dtype float16 --out released
+  python -m flashface_jax.convert export runs/lora --to lora --out lora/mine.safetensors
 """
 
 NEEDED = {
@@ -141,15 +145,16 @@ def _add_export(commands: Any) -> None:
     """Describe `export`."""
     export = commands.add_parser(
         "export",
-        help="a weights directory or a run -> files that the released code loads",
+        help="a weights directory or a run -> files that the released code or others load",
         description=EXPORT_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     export.set_defaults(run=_export)
     add = export.add_argument
     add("directory", type=Path, metavar="DIR", help="converted weights, or a run's workdir")
-    add("--to", required=True, choices=("official", "safetensors"), help="form of the files")
-    add("--out", type=Path, required=True, metavar="OUT", help="directory to create")
+    forms = ("official", "safetensors", "lora")
+    add("--to", required=True, choices=forms, help="what to write")
+    add("--out", type=Path, required=True, metavar="OUT", help="directory or file to create")
     add(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
@@ -181,7 +186,11 @@ def _stable_diffusion(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from flashface_jax.convert.export import export  # noqa: PLC0415
+    from flashface_jax.convert.lora import export_run  # noqa: PLC0415
 
+    if options.to == "lora":
+        export_run(options.directory, options.out, options.dtype)
+        return
     export(options.directory, options.out, options.to, options.dtype)
 
 

@@ -45,14 +45,19 @@ def writer(form: Form) -> Writer:
     return write_torch
 
 
-def write_safetensors(state: State, path: Path) -> None:
+def write_safetensors(state: State, path: Path, about: dict[str, str] | None = None) -> None:
     """Write as safetensors, every key with a tensor of its own; PyTorch is not needed.
+
+    Args:
+        state: what to write.
+        path: the file.
+        about: what its header says besides.
 
     Raises:
         ConversionError: if the file cannot be written, say on a full disk.
     """
     try:
-        save_file(state, path)
+        save_file(state, path, about)
         path.chmod(0o644)  # safetensors makes it private
     except SafetensorError as error:
         raise ConversionError(f"{path} could not be written: {error}") from error

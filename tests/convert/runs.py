@@ -28,7 +28,7 @@ def write_run(
     Args:
         workdir: the run's.
         system: its networks, which need not fit each other.
-        drawn: parameters of all parts. The average after a step has that step's number added.
+        drawn: parameters of all parts. The average after step n has n / 64 added.
         lora: what its low-rank updates are like, if it trains such.
     """
     write_config(workdir, system)
@@ -47,7 +47,7 @@ def write_run(
     )
     checkpoints = Checkpoints(workdir)
     for step in (1, 2):
-        average = jax.tree.map(lambda x, step=step: x + np.float32(step), params)
+        average = jax.tree.map(lambda x, step=step: x + np.float32(step / 64), params)
         state = replace(state, step=jnp.int32(step), average=average)
         checkpoints.save(state, step, {"next": 0})
         checkpoints.wait()
