@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.torch
@@ -22,7 +24,7 @@ from flashface_jax.convert.__main__ import main
 from flashface_jax.convert.export import FILES, TABLES, empty_state
 from flashface_jax.convert.released import inexpressible, settings_to_tell
 from flashface_jax.convert.state_files import in_precision, writer
-from flashface_jax.convert.table import ConversionError, Table
+from flashface_jax.convert.table import ConversionError, Table, joined, linear
 from flashface_jax.convert.unused import find_unused, read_unused, write_unused
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
@@ -137,6 +139,35 @@ def test_the_vocabulary_comes_back_as_far_as_it_is_read(tmp_path):
     last = 49152 - 256 - 2 + 1  # of the lines that the released tokenizer reads
     assert ours[1:last] == given[1:last]
     assert len(ours) == last
+
+
+def test_keys_that_share_a_parameter_get_their_parts_back():
+    table = Table(tuple(joined("attn", "qkv", ("q", "k", "v"), linear)))
+    rng = np.random.default_rng(0)
+    file = {entry.source: np.float32(rng.standard_normal((4, 4) if "weight" in entry.source else 4))
+            for entry in table.entries}  # fmt: skip
+    like = {
+        "qkv": {
+            "kernel": jax.ShapeDtypeStruct((4, 12), jnp.float32),
+            "bias": jax.ShapeDtypeStruct((12,), jnp.float32),
+        }
+    }
+    params, reads = flatten(table.convert(file.__getitem__, like, lambda: None)), []
+
+    def read(name):
+        reads.append(name)
+        return params[name]
+
+    state = table.export(read, {}, lambda key, x: x)
+    assert state.keys() == file.keys() and sorted(reads) == ["qkv/bias", "qkv/kernel"]
+    for key, value in file.items():
+        np.testing.assert_array_equal(state[key], value)
+
+
+def test_a_key_that_fills_several_parameters_has_no_way_back():
+    table = Table((*linear("one", "denoiser"), *linear("one", "reference_net")))
+    with pytest.raises(ValueError, match=r"^one.weight fills several parameters: there is no way"):
+        table.export(lambda name: np.zeros((2, 2), np.float32), {}, lambda key, x: x)
 
 
 # ------------------------------------------------------------------------------ the whole layout
