@@ -107,12 +107,12 @@ def _restore(folder: Path, shapes: Params, place: Place) -> Params:
         shapes,
         place(shapes),
     )
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder).item_metadata
+    # The handler alone: a checkpointer warns of what an item of a run's checkpoint does not have.
+    with closing(ocp.StandardCheckpointHandler()) as handler:
         # Compared first: a restore that fails half way leaves threads that fail later.
-        if saved is None or _shapes(saved.tree) != _shapes(shapes):
+        if _shapes(handler.metadata(folder).tree) != _shapes(shapes):
             raise ValueError("its parameters have other names or shapes.")
-        restored: Params = checkpointer.restore(folder, wanted)
+        restored: Params = handler.restore(folder, args=ocp.args.StandardRestore(wanted))
     return restored
 
 
