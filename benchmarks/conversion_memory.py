@@ -1,13 +1,14 @@
-"""How much memory converting checkpoints takes, at full size with drawn weights.
+"""How much memory converting checkpoints and exporting them again takes, at full size.
 
     python benchmarks/conversion_memory.py /tmp/conversion
     python benchmarks/conversion_memory.py /tmp/conversion --model stable-diffusion
 
-Writes checkpoints with the released files' keys and shapes (about 10 GB), or a single file with
-those of Stable Diffusion 1.5, runs the conversion command on them in a process of its own, and
-compares that process's peak resident memory with the bytes of the unique tensors it read; for
-Stable Diffusion, which is read several times over, with the bytes that it wrote. Needs about 20 GB
-of disk; the folder is removed afterwards.
+Writes checkpoints with drawn weights and the released files' keys and shapes (about 10 GB), or a
+single file with those of Stable Diffusion 1.5. Runs the conversion command on them and the export
+command on what it wrote, each in a process of its own, and compares those processes' peak resident
+memory with the bytes of the unique tensors that were read; for Stable Diffusion, which is read
+several times over, with the bytes of the parameters. Of the released files the exported tensors
+must be the written ones, bit for bit. Needs about 30 GB of disk; the folder is removed afterwards.
 """
 
 import argparse
@@ -50,15 +51,15 @@ def state_dict(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return {key: state[key] for key in shapes}
 
 
-def write_checkpoints(folder: Path) -> int:
-    """Write the three files; returns the bytes of their unique tensors."""
+def write_checkpoints(folder: Path) -> tuple[int, list[str]]:
+    """Write the released files; returns the bytes of their unique tensors, and the options."""
     unique = 0
     for name, shapes in layout("official_layout").items():
         state = state_dict(shapes)
         torch.save(state, folder / FILES[name])
         storages = {tensor.data_ptr(): tensor.nbytes for tensor in state.values()}
         unique += sum(storages.values())
-    return unique
+    return unique, ["official", *(f"--{name}={folder / file}" for name, file in FILES.items())]
 
 
 def resident(pid: int) -> dict[str, int]:
@@ -69,8 +70,8 @@ def resident(pid: int) -> dict[str, int]:
     return {kind: int(fields.get(key, "0").split()[0]) * 1024 for key, kind in wanted.items()}
 
 
-def write_stable_diffusion(folder: Path) -> list[str]:
-    """Write a single file and a tokenizer as large as the text tower's; returns the options."""
+def write_stable_diffusion(folder: Path) -> tuple[int, list[str]]:
+    """Write a single file and a tokenizer as large as the text tower's; returns the same."""
     state = {
         key: torch.from_numpy(np.asarray(drawn(key, tuple(value.shape), seed=7)))
         for part in original_full_size()
@@ -85,14 +86,15 @@ def write_stable_diffusion(folder: Path) -> list[str]:
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer" / "tokenizer_config.json").write_text('{"model_max_length": 77}')
     source, tokenizer = folder / "v1-5.safetensors", folder / "tokenizer"
-    return ["stable-diffusion", f"--from={source}", f"--tokenizer={tokenizer}"]
+    unique = sum(tensor.nbytes for tensor in state.values())
+    return unique, ["stable-diffusion", f"--from={source}", f"--tokenizer={tokenizer}"]
 
 
-def convert(folder: Path, arguments: list[str]) -> tuple[dict[str, int], float]:
-    """Run the command; returns its peak memory by kind, and the seconds it took."""
+def run(*arguments: str) -> tuple[dict[str, int], float]:
+    """Run a conversion command; returns its peak memory by kind, and the seconds it took."""
     command = [sys.executable, "-m", "flashface_jax.convert", *arguments]
     start = time.perf_counter()
-    process = subprocess.Popen([*command, f"--out={folder / 'weights'}"], cwd=REPOSITORY)
+    process = subprocess.Popen(command, cwd=REPOSITORY)
     peaks = {"all": 0, "anonymous": 0, "mapped": 0}
     while True:
         finished, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -102,7 +104,7 @@ def convert(folder: Path, arguments: list[str]) -> tuple[dict[str, int], float]:
         time.sleep(0.02)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"the conversion failed with exit code {process.returncode}")
+        raise SystemExit(f"{arguments[0]} failed with exit code {process.returncode}")
     peaks["all"] = usage.ru_maxrss * 1024
     return peaks, time.perf_counter() - start
 
@@ -127,6 +129,24 @@ def written_parameters(folder: Path) -> int:
     return total
 
 
+def require_same(one: Path, other: Path) -> None:
+    """Compare two checkpoints bit by bit."""
+    states = [torch.load(path, mmap=True, weights_only=True) for path in (one, other)]
+    if states[0].keys() != states[1].keys():
+        raise SystemExit(f"{other} has other keys than {one}")
+    for key, value in states[0].items():
+        if not torch.equal(value.view(torch.int32), states[1][key].view(torch.int32)):
+            raise SystemExit(f"{other}: {key} did not come back as it was")
+
+
+def report(command: str, peaks: dict[str, int], basis: int, seconds: float) -> float:
+    """Print the peaks; returns the largest as a multiple of the basis."""
+    for kind, peak in peaks.items():
+        print(f"{command}: peak resident, {kind}: {peak / 1e9:.2f} GB = {peak / basis:.2f} x")
+    print(f"{command}: {seconds:.0f} s")
+    return peaks["all"] / basis
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,23 +157,23 @@ def main() -> None:
     folder, official = options.folder, options.model == "official"
     folder.mkdir(parents=True)
     try:
-        if official:
-            unique = write_checkpoints(folder)
-            files = [f"--{name}={folder / file}" for name, file in FILES.items()]
-            peaks, seconds = convert(folder, ["official", *files])
-        else:
-            peaks, seconds = convert(folder, write_stable_diffusion(folder))
+        unique, arguments = (write_checkpoints if official else write_stable_diffusion)(folder)
+        weights, out = str(folder / "weights"), str(folder / "exported")
+        converted = run(*arguments, "--out", weights)
         parameters = written_parameters(folder)
+        exported = run("export", weights, "--to", "official", "--out", out)
+        for file in FILES.values() if official else ():
+            require_same(folder / file, folder / "exported" / file)
     finally:
         shutil.rmtree(folder)
-    basis = unique if official else 4 * parameters
-    ratios = {kind: peak / basis for kind, peak in peaks.items()}
-    what = "unique tensors" if official else "written"
-    print(f"{parameters:,} parameters; {what} {basis / 1e9:.2f} GB; {seconds:.0f} s")
-    for kind, peak in peaks.items():
-        print(f"peak resident, {kind}: {peak / 1e9:.2f} GB = {ratios[kind]:.2f} x")
-    print(json.dumps({"ratio": round(ratios["all"], 3), "bound": BOUND}))
-    sys.exit(ratios["all"] > BOUND)
+    basis, what = (unique, "unique tensors") if official else (4 * parameters, "written")
+    print(f"{parameters:,} parameters; {what} {basis / 1e9:.2f} GB")
+    ratios = {
+        "ratio": report(options.model, converted[0], basis, converted[1]),
+        "export_ratio": report("export", exported[0], basis, exported[1]),
+    }
+    print(json.dumps({name: round(r, 3) for name, r in ratios.items()} | {"bound": BOUND}))
+    sys.exit(max(ratios.values()) > BOUND)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,16 @@ def require_new(path: Path) -> None:
         raise FileExistsError(f"{path} exists already: choose another directory or remove it.")
 
 
+def require_space(path: Path, needed: int) -> None:
+    """Raise OSError if the disk of `path`, which need not exist yet, lacks `needed` bytes."""
+    disk = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(disk).free
+    if free < needed:
+        raise OSError(
+            f"{path} will take {needed / 1e9:.2g} GB, but its disk has {free / 1e9:.2g} GB left."
+        )
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Give an empty directory that becomes `path` if the block succeeds, and vanishes if not.

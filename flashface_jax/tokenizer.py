@@ -146,6 +146,30 @@ def convert_clip_vocabulary(
     return Tokenizer.from_directory(out_dir)
 
 
+def write_clip_vocabulary(tokenizer: Tokenizer, target: Path) -> None:
+    """Writes a vocabulary in the form that the release ships: inverse of the conversion.
+
+    The file has the merges that number the tokens. CLIP's own has more behind them, which no
+    reader uses.
+
+    Args:
+        tokenizer: the vocabulary.
+        target: the file to write, gzipped.
+
+    Raises:
+        ValueError: the release would read other numbers from it.
+    """
+    model = _model(tokenizer._backend)
+    merges = model["merges"]
+    tokens = [*_symbols(), *("".join(pair) for pair in merges), START, END]
+    numbered = {token: number for number, token in enumerate(tokens)}
+    if len(merges) > CLIP_MERGES or numbered != model["vocab"]:
+        raise ValueError("the release would give this vocabulary's tokens other numbers.")
+    # No line end behind the last merge, which the release would take for one more.
+    text = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)])
+    target.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
+
+
 def train_tokenizer(
     captions: Iterable[str], out_dir: str | os.PathLike[str], length: int, vocab_size: int
 ) -> Tokenizer:

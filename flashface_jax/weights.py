@@ -5,6 +5,7 @@
       params/<part>/         Orbax, one checkpoint for each of flashface, autoencoder, text_tower,
                              image_tower
       tokenizer/             vocab.json, merges.txt, tokenizer_config.json
+      unused/                what of converted files no network uses (`convert/unused.py`)
 
 It is written beside its final place and renamed, so that a directory which exists is whole.
 """
@@ -20,12 +21,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from flashface_jax.from_json import from_json
-from flashface_jax.models.lora import LoraConfig, lora_shapes
+from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import parts
-from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training.checkpoint import UNREADABLE, Checkpoints
 
 FORMAT = 1
 NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -99,11 +100,20 @@ def write_params(directory: Path, part: str, params: Params) -> None:
         raise WeightsError(f"{place} could not be written: {error}") from error
 
 
-def _saved_shapes(
-    checkpointer: ocp.StandardCheckpointer, place: Path
-) -> dict[str, tuple[int, ...]]:
-    metadata = checkpointer.metadata(place).item_metadata
-    return {} if metadata is None else _shapes(metadata.tree)
+def _restore(folder: Path, shapes: Params, place: Place) -> Params:
+    """Read a saved tree; raises what Orbax does, and ValueError if it is another."""
+    wanted = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        place(shapes),
+    )
+    # The handler alone: a checkpointer warns of what an item of a run's checkpoint does not have.
+    with closing(ocp.StandardCheckpointHandler()) as handler:
+        # Compared first: a restore that fails half way leaves threads that fail later.
+        if _shapes(handler.metadata(folder).tree) != _shapes(shapes):
+            raise ValueError("its parameters have other names or shapes.")
+        restored: Params = handler.restore(folder, args=ocp.args.StandardRestore(wanted))
+    return restored
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
@@ -145,17 +155,16 @@ class WeightsDirectory:
             raise WeightsError(
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
-        wanted = _wanted(network.shapes, place)
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                # Compared first: a restore that fails half way leaves threads that fail later.
-                if _saved_shapes(checkpointer, folder) != _shapes(network.shapes):
-                    raise ValueError("its parameters have other names or shapes.")
-                return checkpointer.restore(folder, wanted)
+            return _restore(folder, network.shapes, place)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(
                 f"{folder} is damaged, or holds another network than config.json says: {error}"
             ) from error
+
+    def holds(self, part: str) -> bool:
+        """Whether the parameters of a part are there; whether they are whole, reading says."""
+        return (self.path / "params" / part).exists()
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""
@@ -167,37 +176,109 @@ class RunDirectory(WeightsDirectory):
     """The working directory of a training run; parameters are its newest checkpoint's."""
 
     def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
-        """Read the parameters of one part, averaged if the run averages, low-rank updates added."""
+        """Read the parameters of one part, averaged if the run averages, low-rank updates added.
+
+        Raises:
+            WeightsError: if they are missing, damaged or of other shapes.
+        """
         if not jax.tree.leaves(network.shapes):
             return {}
         lora = self.lora() if part == parts.FLASHFACE else None
         shapes = {part: network.shapes}
         if lora is not None:
-            shapes[parts.LORA] = lora_shapes(network.shapes, lora)
+            shapes[parts.LORA] = self._update_shapes(network, lora)
+        newest = self._newest()
+        newest.require(part)
+        trainable = (part,) if f"params-{part}" in newest.items else ()
+        params, frozen = parts.split(shapes, trainable, lora)
+        return parts.join(newest.trained(params, place), newest.frozen(frozen, place), lora)[part]
+
+    def updates(self, flashface: Network, config: LoraConfig) -> Lora:
+        """Read the low-rank updates by themselves, averaged if the run averages.
+
+        Raises:
+            WeightsError: if they are missing, damaged or of other shapes.
+        """
+        shapes = {parts.LORA: self._update_shapes(flashface, config)}
+        newest = self._newest()
+        newest.require(parts.LORA)
+        updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
+        return updates
+
+    def holds(self, part: str) -> bool:
+        """Whether the newest checkpoint has a part; whether it is whole, reading says."""
+        return self._newest().holds(part)
+
+    def lora(self) -> LoraConfig | None:
+        """What the run's low-rank updates are like, if it trains such.
+
+        Raises:
+            WeightsError: if the run's configuration is missing or damaged.
+        """
+        path = self.path / TRAIN_FILE
+        try:
+            described = json.loads(path.read_text()).get("lora")
+            return None if described is None else from_json(LoraConfig, described, "lora")
+        except (*NOT_DESCRIBED, OSError) as error:
+            raise WeightsError(
+                f"{path} is missing or damaged: restore it from a copy ({error})."
+            ) from error
+
+    def _update_shapes(self, flashface: Network, config: LoraConfig) -> LoraShapes:
+        try:
+            return lora_shapes(flashface.shapes, config)
+        except ValueError as error:
+            raise WeightsError(f"{self.path / TRAIN_FILE} is damaged: {error}") from error
+
+    def _newest(self) -> "_Newest":
         with closing(Checkpoints(self.path)) as checkpoints:
             step = checkpoints.latest_step
             if step is None:
                 raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            saved = checkpoints.items(step)
-            if not saved & {f"params-{part}", f"frozen-{part}"}:
-                raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.")
+            return _Newest(self.path, checkpoints.place / str(step), checkpoints.items(step))
 
-            def read(kind: str, trees: dict[str, Params]) -> dict[str, Params]:
-                return {
-                    name: checkpoints.read_item(step, f"{kind}-{name}", _wanted(tree, place))
-                    for name, tree in trees.items()
-                }
 
-            trainable = tuple(name for name in shapes if f"params-{name}" in saved)
-            params, frozen = parts.split(shapes, trainable, lora)
-            averaged = any(item.startswith("average-") for item in saved)
-            trained = read("average" if averaged else "params", params)
-            return parts.join(trained, read("frozen", frozen), lora)[part]
+@dataclass(frozen=True)
+class _Newest:
+    """The newest checkpoint of a run.
 
-    def lora(self) -> LoraConfig | None:
-        """The run's low-rank updates, if it trains such."""
-        described = json.loads((self.path / TRAIN_FILE).read_text()).get("lora")
-        return None if described is None else from_json(LoraConfig, described, "lora")
+    Attributes:
+        path: the run's directory.
+        folder: the checkpoint's.
+        items: what it has.
+    """
+
+    path: Path
+    folder: Path
+    items: set[str]
+
+    def holds(self, part: str) -> bool:
+        return not self.items.isdisjoint({f"params-{part}", f"frozen-{part}"})
+
+    def require(self, part: str) -> None:
+        if not self.holds(part):
+            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.")
+
+    def trained(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        averaged = any(item.startswith("average-") for item in self.items)
+        return self._read("average" if averaged else "params", shapes, place)
+
+    def frozen(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        return self._read("frozen", shapes, place)
+
+    def _read(self, kind: str, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
+        try:
+            return {
+                part: _restore(self.folder / f"{kind}-{part}", tree, place)
+                for part, tree in shapes.items()
+            }
+        except jax.errors.JaxRuntimeError:  # a device without room, say
+            raise
+        except UNREADABLE as error:  # what Orbax says of either fills screens
+            raise WeightsError(
+                f"The newest checkpoint of {self.path} is damaged, or is of other networks than "
+                "config.json says."
+            ) from error
 
 
 def tokenizer_of(directory: Path) -> Path:
@@ -210,14 +291,6 @@ def tokenizer_of(directory: Path) -> Path:
     if not place.exists():
         raise WeightsError(f"{directory} has no tokenizer: convert again with --tokenizer.")
     return place
-
-
-def _wanted(shapes: Params, place: Place) -> Params:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        place(shapes),
-    )
 
 
 def open_weights(path: Path) -> WeightsDirectory:

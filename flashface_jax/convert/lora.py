@@ -9,36 +9,77 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
+from flashface_jax.convert.state_files import Precision, in_precision, write_safetensors
 from flashface_jax.convert.table import ConversionError
 from flashface_jax.files import require_new, whole_file
 from flashface_jax.models.lora import Lora, LoraConfig
 from flashface_jax.models.unet import StageSpec, UNetConfig, decoder_specs, encoder_specs
+from flashface_jax.system import build_system
+from flashface_jax.weights import RunDirectory, WeightsDirectory, open_weights
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out_0"}
 ATTENTIONS = {"self_attention": "attn1", "cross_attention": "attn2"}
 
 
-def export_lora(lora: Lora, config: LoraConfig, denoiser: UNetConfig, out: Path) -> None:
-    """Write the updates to a new `.safetensors` file, float32.
+def export_run(directory: Path, out: Path, precision: Precision) -> None:
+    """Write the low-rank updates of a run's newest checkpoint, averaged if the run averages.
+
+    Args:
+        directory: the working directory of a run that trains such.
+        out: the `.safetensors` file.
+        precision: of every tensor.
+
+    Raises:
+        ConversionError: if there are no updates, or as `export_lora` does.
+        WeightsError: if `directory` cannot be read.
+        FileExistsError: if `out` exists.
+    """
+    _check_name(out)
+    weights = open_weights(directory)
+    run, config = _with_updates(weights)
+    updates = run.updates(build_system(run.config).flashface, config)
+    export_lora(updates, config, run.config.flashface.denoiser, out, precision)
+    print(
+        "note: these are the updates of the denoiser's attention; the ReferenceNet and reference "
+        "attention, which train beside them, are in what --to official writes"
+    )
+    print(f"wrote {out}")
+
+
+def _with_updates(weights: WeightsDirectory) -> tuple[RunDirectory, LoraConfig]:
+    """A run that trains low-rank updates, and what they are like."""
+    config = weights.lora() if isinstance(weights, RunDirectory) else None
+    if not isinstance(weights, RunDirectory) or config is None:
+        what = "trains no LoRA" if isinstance(weights, RunDirectory) else "is no run's directory"
+        raise ConversionError(
+            f"{weights.path} {what}, so it has no updates: export its weights with --to official."
+        )
+    return weights, config
+
+
+def export_lora(
+    lora: Lora, config: LoraConfig, denoiser: UNetConfig, out: Path, precision: Precision
+) -> None:
+    """Write the updates to a new `.safetensors` file.
 
     Args:
         lora: the updates.
         config: their rank and scale.
         denoiser: the U-Net that they are for.
         out: the file; folders on its way are made.
+        precision: of every tensor.
 
     Raises:
-        ConversionError: if the updates are not that U-Net's, or `out` is called otherwise or
-            cannot be written.
+        ConversionError: if the updates are not that U-Net's, a number is too large for the
+            precision, or `out` is called otherwise or cannot be written.
         FileExistsError: if `out` exists.
     """
-    if out.suffix != ".safetensors":
-        raise ConversionError(f"{out} must end in .safetensors, which is what it will be.")
-    require_new(out)
-    tensors = lora_state_dict(lora, config, denoiser)
+    _check_name(out)
+    tensors = {
+        key: in_precision(key, x, precision)
+        for key, x in lora_state_dict(lora, config, denoiser).items()
+    }
     # What tools show of a file, and tell its kind by.
     about = {
         "ss_network_module": "networks.lora",
@@ -47,14 +88,17 @@ def export_lora(lora: Lora, config: LoraConfig, denoiser: UNetConfig, out: Path)
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as draft:
-        try:
-            save_file(tensors, draft, metadata=about)
-        except SafetensorError as error:  # what a full disk ends in
-            raise ConversionError(f"{out} could not be written: {error}.") from error
+        write_safetensors(tensors, draft, about)
+
+
+def _check_name(out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise ConversionError(f"{out} must end in .safetensors, which is what it will be.")
+    require_new(out)
 
 
 def lora_state_dict(lora: Lora, config: LoraConfig, denoiser: UNetConfig) -> dict[str, np.ndarray]:
-    """Tensors in PyTorch's layout: lora_down (rank, in), lora_up (out, rank), alpha ().
+    """Views in PyTorch's layout: lora_down (rank, in), lora_up (out, rank), alpha ().
 
     Raises:
         ConversionError: if an update is of no attention layer of that U-Net.
@@ -66,9 +110,7 @@ def lora_state_dict(lora: Lora, config: LoraConfig, denoiser: UNetConfig) -> dic
     tensors = {}
     for name, update in lora.items():
         for ours, theirs in (("down", "lora_down"), ("up", "lora_up")):
-            # Copied, as safetensors writes memory in the order in which it lies.
-            transposed = np.asarray(update[ours], np.float32).T
-            tensors[f"{names[name]}.{theirs}.weight"] = np.ascontiguousarray(transposed)
+            tensors[f"{names[name]}.{theirs}.weight"] = np.asarray(update[ours], np.float32).T
         tensors[f"{names[name]}.alpha"] = np.asarray(config.alpha, np.float32)
     return tensors
 

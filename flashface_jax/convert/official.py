@@ -1,9 +1,10 @@
-"""The released files: what is in them, and where it goes (SPEC §2).
+"""The released files: what is in them, and where it goes, both ways (SPEC §2).
 
 Widths and depths are read off the shapes in a file; head counts are not in any shape and come
 from the caller. Nothing here reads a file.
 """
 
+import math
 import re
 from collections import Counter
 
@@ -89,7 +90,22 @@ def flashface_table(config: FlashFaceConfig) -> Table:
         for half in ("encoder", "middle", "decoder")
     ]
     dead.append(Dead("ref_middle.", "the ReferenceNet runs the denoiser's middle block"))
-    return Table(tuple(entries), tuple(dead))
+    return Table(tuple(entries), tuple(dead), _repeated(entries, reference))
+
+
+def _repeated(entries: list[Entry], reference: UNetConfig) -> dict[str, str]:
+    """Dead key of a `flashface.ckpt` -> the key whose tensor it repeats.
+
+    The ReferenceNet's unused middle began as a copy of the denoiser's, without the reference
+    attention, which came later.
+    """
+    copies = {
+        entry.source.removeprefix("ori_"): entry.source
+        for entry in entries
+        if entry.source.startswith("ori_")
+    }
+    middle = {entry.source for entry in _middle("middle", "", reference)}
+    return copies | {f"ref_{key}": f"ori_{key}" for key in sorted(middle)}
 
 
 def _unet_half_tables(config: UNetConfig, prefix: str, target: str) -> list[Entry]:
@@ -274,6 +290,8 @@ def infer_autoencoder_config(shapes: Shapes) -> AutoencoderKLConfig:
 
 
 LOG_SCALE = Dead("log_scale", "the temperature of CLIP's training loss")
+LARGEST_LOG_SCALE = math.log(100)
+"""CLIP's training clips the temperature there, and every CLIP of OpenAI ended there."""
 
 
 def text_tower_table(config: TextTowerConfig) -> Table:
@@ -281,12 +299,14 @@ def text_tower_table(config: TextTowerConfig) -> Table:
     entries = [
         Entry("textual.token_embedding.weight", "token_embedding", AS_IS),
         Entry("textual.pos_embedding", "position_embedding", ROW),
-        Entry("textual.head", "projection", AS_IS),
         *norm("textual.norm", "norm"),
     ]
+    if config.embedding is not None:
+        entries.append(Entry("textual.head", "projection", AS_IS))
     for i in range(config.layers):
         entries += group(f"textual.transformer.{i}", f"blocks/{i}", CLIP_BLOCK)
-    return Table(tuple(entries), (LOG_SCALE, Dead("visual.", "it is the image tower's")))
+    dead = LOG_SCALE, Dead("visual.", "it is the image tower's")
+    return Table(tuple(entries), dead, {LOG_SCALE.prefix: LARGEST_LOG_SCALE})
 
 
 def image_tower_table(config: ImageTowerConfig) -> Table:

@@ -1,6 +1,5 @@
 """The conversion commands: files in, one weights directory out."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from flashface_jax.convert.sizes import Shapes
 from flashface_jax.convert.table import ConversionError, Table, summary
 from flashface_jax.convert.tensors import Tensors
 from flashface_jax.convert.torch_file import TorchFile, UnreadableError
-from flashface_jax.files import new_directory
+from flashface_jax.convert.unused import find_unused, unused_path, write_unused
+from flashface_jax.files import new_directory, require_space
 from flashface_jax.models.network import Network, flatten
 from flashface_jax.system import SystemConfig, build_system
 from flashface_jax.tokenizer import convert_clip_vocabulary
@@ -114,6 +114,7 @@ def write_weights(
             write_tokenizer(draft / "tokenizer")
         for part in parts:
             _write_part(part, networks[part.name], draft)
+            _write_unused(part, draft)
     for part in parts:
         for dead in part.table.left_out(part.file.shapes):
             print(f"{part.name}: left out {dead.prefix}*: {dead.reason}")
@@ -174,15 +175,9 @@ def _check(parts: list[Part], networks: dict[str, Network]) -> None:
 
 
 def _check_space(out: Path, networks: list[Network]) -> None:
-    """Raise a ConversionError if the disk cannot hold the parameters."""
+    """Raise OSError if the disk cannot hold the parameters."""
     leaves = jax.tree.leaves([network.shapes for network in networks])
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    disk = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    free = shutil.disk_usage(disk).free
-    if free < needed:
-        raise ConversionError(
-            f"{out} will take {needed / 1e9:.2g} GB, but its disk has {free / 1e9:.2g} GB left."
-        )
+    require_space(out, sum(leaf.size * leaf.dtype.itemsize for leaf in leaves))
 
 
 def _write_part(part: Part, network: Network, draft: Path) -> None:
@@ -192,6 +187,18 @@ def _write_part(part: Part, network: Network, draft: Path) -> None:
     count = sum(leaf.size for leaf in flatten(params).values())
     print(f"{part.name}: writing {count:,} parameters")
     write_params(draft, part.name, params)
+
+
+def _write_unused(part: Part, draft: Path) -> None:
+    """Keep what the network does not use and an export could not make up."""
+    if not part.table.fills:
+        return
+    with tqdm(total=len(part.table.fills), desc=f"{part.name}, unused", unit="tensor") as bar:
+        unused = find_unused(part.table, part.file.shapes, part.file.read, bar.update)
+    if unused:
+        path = unused_path(draft, part.name)
+        write_unused(path, unused)
+        print(f"{part.name}: unused, kept for export in {path.relative_to(draft)}: {len(unused)}")
 
 
 def _convert_tokenizer(source: Path, target: Path, length: int) -> None:

@@ -7,7 +7,7 @@ shape fits; whatever does not hold is reported together.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,10 +90,18 @@ class Dead:
 
 @dataclass(frozen=True)
 class Table:
-    """All tensors of one file, and what of it is dead."""
+    """All tensors of one file, and what of it is dead.
+
+    Attributes:
+        entries: the tensors that the model uses.
+        dead: the keys that it does not.
+        fills: for each dead key that a file must have all the same, what it holds unless a file
+            said otherwise: the tensor of another key, or a number.
+    """
 
     entries: tuple[Entry, ...]
     dead: tuple[Dead, ...] = ()
+    fills: Mapping[str, str | float] = field(default_factory=dict)
 
     def problems(self, source: Mapping[str, Shape], target: Mapping[str, Shape]) -> list[str]:
         """Say everything that keeps `source` from filling `target`; empty if nothing does."""
@@ -144,6 +152,45 @@ class Table:
             entry.fill(named[entry.target], read(entry.source))
             advance()
         return unflatten(named, like)
+
+    def export(
+        self,
+        read: Callable[[str], np.ndarray],
+        unused: Mapping[str, np.ndarray],
+        store: Callable[[str, np.ndarray], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Inverse of `convert`: the state dict with every key, the dead ones included.
+
+        Args:
+            read: gives the parameter of a name; called once for each.
+            unused: dead keys whose tensors are known; the others are filled.
+            store: turns a key and a view in PyTorch's order into the array to write.
+
+        Returns:
+            Arrays by key. A key that repeats another has the very same array.
+
+        Raises:
+            ValueError: if a key fills several parameters, which may differ by now.
+        """
+        sources = Counter(entry.source for entry in self.entries)
+        several = [key for key, count in sources.items() if count > 1]
+        if several:
+            raise ValueError(f"{several[0]} fills several parameters: there is no way back.")
+        targets: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            targets.setdefault(entry.target, []).append(entry)
+        state: dict[str, np.ndarray] = {}
+        for target, entries in targets.items():
+            parameter = read(target)
+            state |= {e.source: store(e.source, e.to_torch(parameter)) for e in entries}
+        for key, fill in self.fills.items():
+            if key in unused:
+                state[key] = store(key, unused[key])
+            elif isinstance(fill, str):
+                state[key] = state[fill]
+            else:
+                state[key] = store(key, np.asarray(fill, np.float32))
+        return state
 
 
 def aligned(shape: Shape) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Reading PyTorch state dicts tensor by tensor, without holding the whole file in memory."""
+"""Reading PyTorch state dicts tensor by tensor, without the whole file in memory; writing them."""
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -92,3 +93,24 @@ def _stand_in(name: str) -> type:
 
     members = {"__new__": make, "__init__": nothing, "__setstate__": nothing}
     return type(name.rpartition(".")[2], (), members)
+
+
+def write_torch(state: dict[str, np.ndarray], path: Path) -> None:
+    """Write contiguous arrays as `torch.save` does; an array under two keys is stored once.
+
+    Raises:
+        ConversionError: if the file cannot be written, say on a full disk.
+    """
+    unique = {id(x): x for x in state.values()}
+    tensors = {address: _tensor(x) for address, x in unique.items()}
+    try:
+        torch.save({key: tensors[id(x)] for key, x in state.items()}, path)
+    except RuntimeError as error:  # what PyTorch makes of a failed write
+        reason = str(error).splitlines()[0]
+        raise ConversionError(f"{path} could not be written: {reason}") from error
+
+
+def _tensor(x: np.ndarray) -> torch.Tensor:
+    if x.dtype == jnp.bfloat16:  # which NumPy and PyTorch do not share
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)

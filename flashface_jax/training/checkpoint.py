@@ -154,11 +154,6 @@ class Checkpoints:
         """Names of the items of a checkpoint."""
         return {path.name for path in (self.place / str(step)).iterdir() if path.is_dir()}
 
-    def read_item(self, step: int, item: str, wanted: Params) -> Params:
-        """Read one item into the shapes and places of `wanted`."""
-        arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(wanted)})
-        return self._manager.restore(step, args=arguments)[item]
-
     def wait(self) -> None:
         """Wait until what is being written is written."""
         self._manager.wait_until_finished()

@@ -1,6 +1,7 @@
 """The conversion command: what it accepts, and one clear message for everything else."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -212,9 +213,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, capfd, files, monkeypatch, 
 
 
 def test_a_full_disk_is_noticed_first(tmp_path, capfd, files, monkeypatch):
-    monkeypatch.setattr(
-        run.shutil, "disk_usage", lambda path: run.shutil._ntuple_diskusage(9, 8, 1)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
     assert_refused(
         tmp_path, capfd, files, "weights will take 0.0", "but its disk has 1e-09 GB left"
     )

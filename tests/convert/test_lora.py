@@ -86,7 +86,7 @@ def test_every_update_has_a_name_and_every_name_an_update(config):
 def test_a_file_holds_the_layers_of_the_layout(tmp_path):
     """What a tool makes of a layer, W·x + alpha/rank·up·(down·x), is what training made of it."""
     out = tmp_path / "new" / "updates.safetensors"
-    export_lora(drawn(), CONFIG, TINY, out)
+    export_lora(drawn(), CONFIG, TINY, out, "float32")
     tensors = load_file(out)
     with safe_open(out, "np") as file:
         assert file.metadata()["ss_network_dim"] == "4"
@@ -115,8 +115,8 @@ def test_a_file_is_new_and_called_what_it_is(tmp_path):
     out = tmp_path / "updates.safetensors"
     out.write_text("mine")
     with pytest.raises(FileExistsError, match="exists already"):
-        export_lora(drawn(), CONFIG, TINY, out)
+        export_lora(drawn(), CONFIG, TINY, out, "float32")
     assert out.read_text() == "mine"
     with pytest.raises(ConversionError, match=r"updates\.ckpt must end in .safetensors"):
-        export_lora(drawn(), CONFIG, TINY, tmp_path / "updates.ckpt")
+        export_lora(drawn(), CONFIG, TINY, tmp_path / "updates.ckpt", "float32")
     assert list(tmp_path.iterdir()) == [out]

@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from jax import jit
 
+from flashface_jax.convert import official
 from flashface_jax.convert.__main__ import main
 from flashface_jax.convert.stable_diffusion.autoencoder import (
     autoencoder_table,
@@ -29,6 +30,7 @@ from flashface_jax.convert.stable_diffusion.text_tower import (
 )
 from flashface_jax.convert.stable_diffusion.unet import flashface_table, infer_flashface_config
 from flashface_jax.convert.table import WHOLE, Table, joined, linear_without_bias
+from flashface_jax.convert.torch_file import TorchFile
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import TextTower, TextTowerConfig
@@ -85,6 +87,30 @@ def converted(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("from-diffusers") / "weights"
     assert convert(folder, out) == 0
     return Opened(out)
+
+
+# ---------------------------------------------------------------------------------------- export
+
+
+def test_it_goes_into_the_released_layout_and_back(converted, tmp_path, capfd):
+    """But for CLIP's image tower and projection, which Stable Diffusion does not have."""
+    weights, out = converted.directory.path, tmp_path / "out"
+    assert main(["export", str(weights), "--to=official", f"--out={out}"]) == 0
+    said = capfd.readouterr().out
+    for key, what in (("visual.*", "image tower"), ("textual.head", "projection to the joint")):
+        assert f"openai-clip-vit-large-14 has no {key}: {weights} has no {what}" in said
+    assert "embed_dim" not in said
+    clip = torch.load(out / "openai-clip-vit-large-14.pth", weights_only=True)
+    assert "textual.head" not in clip and "textual.norm.weight" in clip
+    read = {"flashface": "flashface.ckpt", "autoencoder": "sd-v1-vae.pth"}
+    tables = {"flashface": official.flashface_table, "autoencoder": official.autoencoder_table}
+    for part, file in read.items():
+        state = TorchFile(out / file)
+        back = tables[part](getattr(converted.config, part)).convert(
+            state.read, vars(converted.system)[part].shapes, lambda: None
+        )
+        for name, value in flatten(converted.params[part]).items():
+            np.testing.assert_array_equal(flatten(back)[name], value, err_msg=name)
 
 
 # ---------------------------------------------------------------------------------------- parity
