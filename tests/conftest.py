@@ -6,6 +6,10 @@ import tempfile
 # The suite compiles far more than it computes: LLVM's optimisations cost more than they save.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
+# Runs of the same configuration compile once, in whichever process they are.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="flashface-tests-"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
 from jaxtyping import install_import_hook
 
 install_import_hook("flashface_jax", "beartype.beartype")
@@ -13,9 +17,6 @@ install_import_hook("flashface_jax", "beartype.beartype")
 import jax  # noqa: E402  (after the hook, so that nothing of ours is imported unchecked)
 
 jax.config.update("jax_default_matmul_precision", "float32")
-# Runs of the same configuration within one session compile once.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="flashface-tests-"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 import pytest  # noqa: E402
 

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax._src.cudnn.fused_attention_stablehlo import dot_product_attention
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from flashface_jax.models.attention import Attend, Attended, KeyWeight
+from flashface_jax.models.attention import ATTENDED, Attend, Attended, KeyWeight
 from flashface_jax.models.weight_channels import (
     CHANNELS,
     with_weight_channels,
@@ -105,6 +106,10 @@ def _forward(scale: float, *primals: Any) -> tuple[tuple[Array, Array], tuple[An
     query, key, value = (primal.value for primal in primals)
     (values, log_normalizer), of_values = jax.vjp(
         functools.partial(_fused, scale), query, key, value
+    )
+    # What the gradient of the values keeps is named, too, or the kernel would run again for it.
+    values, log_normalizer, of_values = checkpoint_name(
+        (values, log_normalizer, of_values), ATTENDED
     )
     residuals = (query, key, log_normalizer, of_values)
     return (values, log_normalizer.swapaxes(1, 2)), residuals

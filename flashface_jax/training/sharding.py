@@ -78,6 +78,16 @@ def split_dimension(
     return max(fitting, key=lambda i: (shape[i], i), default=None)
 
 
+def partition_specs(tree: Any, parts: int, config: ShardingConfig) -> Any:
+    """Partition specs of a tree of arrays or shapes, leaf by leaf; see `split_dimension`."""
+
+    def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+        dimension = split_dimension(path_name(path), leaf.shape, parts, config)
+        return PartitionSpec() if dimension is None else PartitionSpec(*[None] * dimension, FSDP)
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
 @dataclass(frozen=True)
 class Layout:
     """A mesh, and where things lie on it.
@@ -139,14 +149,7 @@ class Layout:
 
     def specs(self, tree: Any) -> Any:
         """Partition specs of a tree of arrays or shapes, leaf by leaf."""
-
-        def spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-            dimension = self.dimension(path_name(path), leaf.shape)
-            return (
-                PartitionSpec() if dimension is None else PartitionSpec(*[None] * dimension, FSDP)
-            )
-
-        return jax.tree_util.tree_map_with_path(spec, tree)
+        return partition_specs(tree, self.sharing, self.config)
 
     def shardings(self, tree: Any) -> Any:
         """Shardings of a tree of arrays or shapes, leaf by leaf."""

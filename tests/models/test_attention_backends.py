@@ -13,7 +13,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import Mesh, PartitionSpec
 
 from flashface_jax.models import cudnn
-from flashface_jax.models.attention import MASKED_LOGIT, Attended
+from flashface_jax.models.attention import ATTENDED, MASKED_LOGIT, Attended
 from flashface_jax.models.attention_backends import (
     ALL_HEADS,
     HEAD_BY_HEAD,
@@ -288,6 +288,31 @@ def test_cudnn_lowers_for_a_gpu(monkeypatch, gradient):
     assert values == f"tensor<{BATCH}x{HEADS}x576x168xbf16>"
     assert log_normalizer == f"tensor<{BATCH}x{HEADS}x576xf32>"
     assert not re.search(r"tensor<[^>]*x576x1568x", text), "logits in memory"
+
+
+@pytest.mark.parametrize(("kept", "forward"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize("device", ["tpu", "cuda"])
+def test_what_attention_returned_can_be_kept_where_all_else_is_made_again(
+    monkeypatch, device, kept, forward
+):
+    monkeypatch.setattr(cudnn_in_jax, "check_cudnn_version", lambda: 92000)
+    monkeypatch.setattr(cudnn_in_jax, "check_compute_capability", lambda _: True)
+    native, called = {
+        "tpu": (SplashAttention(ALL_HEADS, SMALL), "@tpu_custom_call"),
+        "cuda": (CudnnAttention(ALL_HEADS, SMALL, (9, 0)), "@__cudnn$fmhaSoftmax("),
+    }[device]
+    policy = jax.checkpoint_policies.save_only_these_names(ATTENDED) if kept else None
+
+    def block(query, key, value):
+        values = native(jnp.tanh(query), jnp.tanh(key), jnp.tanh(value)).values
+        return jnp.sum(jnp.tanh(values).astype(jnp.float32))
+
+    again = jax.checkpoint(block, policy=policy)
+    inputs = draw(1024, 1024, 40, jnp.bfloat16)
+    traced = jax.jit(jax.grad(again, (0, 1, 2))).trace(*inputs)
+    text = traced.lower(lowering_platforms=(device,)).as_text()
+    backward = 2 if device == "tpu" else 0  # splash's have the same name
+    assert text.count(called) == forward + backward
 
 
 @pytest.mark.parametrize(

@@ -23,20 +23,10 @@ def environment(devices: int) -> dict[str, str]:
 
 
 def start(
-    workdir: Path,
-    *options: str,
-    devices: int = 1,
-    processes: int = 1,
-    cache: Path | None = None,
+    workdir: Path, *options: str, devices: int = 1, processes: int = 1
 ) -> list[subprocess.Popen]:
     """Start a run; its output goes to `workdir`.log, one a process."""
     command = [sys.executable, "train.py", "--config", CONFIG, "--workdir", str(workdir), *options]
-    told = environment(devices)
-    if cache is not None:
-        told |= {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
-        }
     port = free_port()
     started = []
     for process in range(processes):
@@ -50,7 +40,7 @@ def start(
                 subprocess.Popen(
                     [*command, *(joined if processes > 1 else [])],
                     cwd=REPOSITORY,
-                    env=told,
+                    env=environment(devices),
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from flashface_jax.models.network import flatten
 from flashface_jax.training.paper import PAPER
 from flashface_jax.training.program import Program
-from flashface_jax.training.sharding import Layout, ShardingConfig, split_dimension
+from flashface_jax.training.sharding import ShardingConfig, partition_specs, split_dimension
 from tests.small import with_changes
 
 
@@ -45,18 +45,15 @@ def test_an_exception_that_cannot_be_followed_names_the_parameter(dimension):
 
 @pytest.fixture(scope="module")
 def paper():
-    """The paper's state over 16 devices, of which only the shapes are there."""
-    program = Program.over(PAPER, jax.devices()[:1])
-    layout = Layout(jax.sharding.AbstractMesh((1, 16), ("data", "fsdp")), ShardingConfig())
-    return program.shapes, layout
+    """Shapes of the paper's state, and how 16 devices share it."""
+    shapes = Program.over(PAPER, jax.devices()[:1]).shapes
+    return shapes, partition_specs(shapes, 16, ShardingConfig())
 
 
 def test_moments_lie_as_their_parameters_do(paper):
-    shapes, layout = paper
-    params = flatten(layout.specs(shapes).params)
-    moments = flatten(layout.specs(shapes).optimizer)
-    compared = 0
-    for name, spec in moments.items():
+    _, specs = paper
+    params, compared = flatten(specs.params), 0
+    for name, spec in flatten(specs.optimizer).items():
         found = re.search(r"(?:mu|nu)/(.*)", name)
         if found:
             assert spec == params[found[1]], name
@@ -65,10 +62,10 @@ def test_moments_lie_as_their_parameters_do(paper):
 
 
 def test_hardly_anything_of_the_papers_networks_stays_whole(paper):
-    shapes, layout = paper
-    specs = flatten(layout.specs(shapes).params)
+    shapes, specs = paper
+    named = flatten(specs.params)
     sizes = {name: leaf.size for name, leaf in flatten(shapes.params).items()}
-    whole = sum(size for name, size in sizes.items() if specs[name] == PartitionSpec())
+    whole = sum(size for name, size in sizes.items() if named[name] == PartitionSpec())
     assert sum(sizes.values()) > 1.6e9
     # Biases, scales, and the convolutions from and to latents.
     assert whole < 2e6, whole

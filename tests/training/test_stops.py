@@ -27,14 +27,14 @@ EVERY_STEP = [f"--config.steps={STEPS}", "--config.checkpoint_every=1"]
 def folder(tmp_path_factory):
     """A folder with a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("stops")
-    commands.run(folder / "undisturbed", *EVERY_STEP, cache=folder / "cache")
+    commands.run(folder / "undisturbed", *EVERY_STEP)
     return folder
 
 
 def go_on(folder, name):
-    """Start a run on the same data, which compiles nothing anew."""
+    """Start a run on the same data."""
     data = f"--config.data.dataset={folder / 'undisturbed' / 'data'}"
-    return commands.start(folder / name, *EVERY_STEP, data, cache=folder / "cache")[0]
+    return commands.start(folder / name, *EVERY_STEP, data)[0]
 
 
 def wait_for_steps(process, workdir, wanted):
@@ -74,7 +74,6 @@ def test_a_run_that_is_told_to_stop_saves_and_ends_well(folder):
         f"--config.data.dataset={folder / 'undisturbed' / 'data'}",
         "--config.steps=100000",
         "--config.checkpoint_every=100000",
-        cache=folder / "cache",
     )[0]
     assert wait_for_steps(process, workdir, wanted=3)
     process.send_signal(signal.SIGTERM)
