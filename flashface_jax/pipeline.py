@@ -1,6 +1,5 @@
 """FlashFacePipeline: people and prompts to images, from any weights directory."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,13 +26,13 @@ from flashface_jax.generation import (
 )
 from flashface_jax.models.attention_backends import attention_named
 from flashface_jax.models.blocks import Compute
-from flashface_jax.models.network import Params, flatten
+from flashface_jax.models.network import Params
 from flashface_jax.reference_cache import ReferenceCache
 from flashface_jax.shots import ANYWHERE, Person, Shot
 from flashface_jax.stacking import stack_paintings, stack_people
 from flashface_jax.system import SamplingConfig, SystemConfig, build_system
 from flashface_jax.tokenizer import Tokenizer
-from flashface_jax.weights import open_weights
+from flashface_jax.weights import open_weights, sha256_of
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -157,13 +156,7 @@ class FlashFacePipeline:
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the parameters as they are held."""
-        digest = hashlib.sha256()
-        for name, leaf in sorted(flatten(self.params).items()):
-            digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
-            values = np.ascontiguousarray(leaf.addressable_data(0))
-            # bfloat16 has no buffer of its own.
-            digest.update(values.reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
+        return sha256_of(self.params)
 
     def __call__(
         self,

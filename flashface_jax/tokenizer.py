@@ -7,6 +7,7 @@ for the network.
 """
 
 import gzip
+import hashlib
 import html
 import json
 import os
@@ -109,6 +110,13 @@ class Tokenizer:
             tokens = tokens[: self.length - 2]
             row[1 : 1 + len(tokens)] = tokens
         return rows
+
+    @property
+    def sha256(self) -> str:
+        """Hash of vocabulary and length: where it is the same, prompts have the same tokens."""
+        model = _model(self._backend)
+        described = json.dumps([model["vocab"], model["merges"], self.length], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the vocabulary for `from_directory`, creating the directory."""

@@ -11,6 +11,7 @@ It is written beside its final place and renamed, so that a directory which exis
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from flashface_jax.from_json import from_json
 from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
@@ -291,6 +294,18 @@ def tokenizer_of(directory: Path) -> Path:
     if not place.exists():
         raise WeightsError(f"{directory} has no tokenizer: convert again with --tokenizer.")
     return place
+
+
+def sha256_of(params: Params) -> str:
+    """Hash of parameters' names, shapes, dtypes and values; every process must call it."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(params).items()):
+        digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
+        whole = isinstance(leaf, np.ndarray) or leaf.is_fully_addressable
+        values = leaf if whole else multihost_utils.process_allgather(leaf, tiled=True)
+        # bfloat16 has no buffer of its own.
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def open_weights(path: Path) -> WeightsDirectory:

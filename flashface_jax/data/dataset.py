@@ -161,7 +161,7 @@ class IdClusters:
             )
         where = self.metadata["clusters"][split]
         clusters = Clusters(where["identity"], np.array(where["offset"], np.int64))
-        _allow_open_files()
+        allow_open_files()
         self._check_files(records)
         source = self._builder.as_data_source(
             records, decoders={"image": tfds.decode.SkipDecoding()}
@@ -187,7 +187,7 @@ class IdClusters:
             )
 
 
-def _allow_open_files() -> None:
+def allow_open_files() -> None:
     """Let this process and its workers open as many files as the system allows.
 
     A file stays open for each shard that was read, which the usual limit of 1024 does not last for.

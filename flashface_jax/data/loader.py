@@ -153,17 +153,24 @@ class BatchLoader(grain.DatasetIterator[Sample]):
         mine = HostRows(
             self._samples, self._next_index, self._global_batch, self._host, self._hosts
         )
-        # Whole batches are what workers share out; Grain's own default keeps 500 of them ready.
-        ahead = options.threads if options.workers else max(options.threads, options.prefetch)
-        threads = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=ahead)
-        batches = mine.batch(rows, drop_remainder=True).to_iter_dataset(threads)
-        if options.workers:
-            if not flags.FLAGS.is_parsed():  # Grain asks for one; a program need not have any
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(options.workers, options.prefetch), _leave_ctrl_c
-            )
-        return iter(batches)
+        return whole_batches(mine, rows, options)
+
+
+def whole_batches(
+    samples: grain.MapDataset[Any], rows: int, options: LoaderOptions
+) -> grain.DatasetIterator[Any]:
+    """Batches of samples in their order, made by threads and workers; the last may be smaller."""
+    # Whole batches are what workers share out; Grain's own default keeps 500 of them ready.
+    ahead = options.threads if options.workers else max(options.threads, options.prefetch)
+    threads = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=ahead)
+    batches = samples.batch(rows).to_iter_dataset(threads)
+    if options.workers:
+        if not flags.FLAGS.is_parsed():  # Grain asks for one; a program need not have any
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(options.workers, options.prefetch), _leave_ctrl_c
+        )
+    return iter(batches)
 
 
 def _leave_ctrl_c(worker: int, workers: int) -> None:

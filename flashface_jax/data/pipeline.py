@@ -14,7 +14,9 @@ import numpy as np
 
 from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.draws import DrawOptions, draw_sample
+from flashface_jax.data.encoded_samples import MakeEncodedSample
 from flashface_jax.data.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.precomputed import Precomputed
 from flashface_jax.data.samples import MakeSample, PhotoPool, SampleShape
 from flashface_jax.tokenizer import Tokenizer
 
@@ -120,15 +122,60 @@ def training_batches(
         ValueError: if there are fewer identities with two photos than a batch has samples.
     """
     pool = photo_pool(dataset, TRAIN, shape.reference_size)
+    make = MakeSample(pool, tokenizer, shape, order.draws)
+    known = fingerprint(dataset, TRAIN, pool, shape, order)
+    return _batches(pool, order, make, known, batch_size, options)
+
+
+def encoded_batches(
+    dataset: IdClusters,
+    precomputed: Precomputed,
+    order: Order,
+    batch_size: int,
+    options: LoaderOptions | None = None,
+    *,
+    without_face: bool = False,
+) -> BatchLoader:
+    """The same batches, of latents and contexts in place of photos and tokens.
+
+    Args:
+        dataset: to draw from.
+        precomputed: made of it.
+        order: what decides the sequence.
+        batch_size: samples of a batch over all hosts.
+        options: how samples are made ready.
+        without_face: whether the model sees the latent of the image without its face.
+
+    Raises:
+        ValueError: if there are fewer identities with two photos than a batch has samples.
+    """
+    origin = precomputed.origin
+    sizes = origin.sizes
+    shape = SampleShape(sizes.image_size, sizes.reference_size, sizes.stride)
+    pool = photo_pool(dataset, TRAIN, shape.reference_size)
+    make = MakeEncodedSample(pool, precomputed, order.draws, without_face=without_face)
+    known = fingerprint(dataset, TRAIN, pool, shape, order)
+    known["precomputed"] = f"{origin.weights[:16]} {origin.storage} {origin.precision}"
+    return _batches(pool, order, make, known, batch_size, options)
+
+
+def _batches(
+    pool: PhotoPool,
+    order: Order,
+    make: grain.transforms.RandomMap,
+    known: dict[str, Any],
+    batch_size: int,
+    options: LoaderOptions | None,
+) -> BatchLoader:
     usable = len(pool.usable)
     if usable < batch_size:
         raise ValueError(
             f"{usable} identities with two photos or more cannot fill a batch of {batch_size} "
             "different ones: lower batch_size or add identities."
         )
-    samples = ordered(pool, order.seed, MakeSample(pool, tokenizer, shape, order.draws))
-    known = fingerprint(dataset, TRAIN, pool, shape, order)
-    return BatchLoader(samples, batch_size, known, options or LoaderOptions())
+    return BatchLoader(
+        ordered(pool, order.seed, make), batch_size, known, options or LoaderOptions()
+    )
 
 
 def describe_samples(pool: PhotoPool, order: Order, indices: Sequence[int]) -> list[str]:

@@ -11,8 +11,9 @@ Only files of the dataset that hold such photos are written anew, and what was t
 the disk. Stopped at any moment, the dataset is whole, with or without the photos, and the same
 command goes on. Keep the list: the photos' sources still have them, and python -m
 flashface_jax.data.build --remove leaves them out of the next build. The build's outcomes.jsonl, if
-you kept it, may still name them. A training run on the dataset cannot be resumed afterwards: its
-samples would be others. Begin another run from its weights.
+you kept it, may still name them. Latents that python -m flashface_jax.data.precompute made are
+pictures of them, too: remove that directory and make it again. A training run on the dataset cannot
+be resumed afterwards: its samples would be others. Begin another run from its weights.
 """
 
 import argparse

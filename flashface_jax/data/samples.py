@@ -1,8 +1,10 @@
 """Training samples: an identity's number in, one target and 1..N references out (paper, §4)."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import cv2
 import grain
@@ -26,6 +28,8 @@ from flashface_jax.data.transforms import (
 from flashface_jax.tokenizer import Tokenizer
 
 Sample = dict[str, np.ndarray]
+T = TypeVar("T")
+R = TypeVar("R")
 REPLACED = "replaced"
 """Key of the number of photos that did not decode, and were replaced by others."""
 
@@ -57,7 +61,7 @@ class PhotoPool:
     photos: Photos
     crops: Photos | None
 
-    @property
+    @functools.cached_property
     def usable(self) -> np.ndarray:
         """Identities with two photos or more: one for the target, one for a reference."""
         return np.flatnonzero(self.photos.clusters.sizes >= 2)
@@ -88,21 +92,95 @@ class DrawnSample:
     failures: int
 
 
-class DrawSample(grain.transforms.RandomMap):
-    """Draws the sample of a usable identity. Nothing but its random numbers decides what is drawn.
+@dataclass(frozen=True)
+class Chosen(Generic[T, R]):
+    """A sample of photos that decode.
+
+    Attributes:
+        identity: number of the person.
+        draw: what was drawn, and left out.
+        target: what was read of the target's photo.
+        references: what was read of the references'.
+        failures: why each photo that was passed over does not decode.
+    """
+
+    identity: int
+    draw: Draw
+    target: T
+    references: tuple[R, ...]
+    failures: tuple[str, ...]
+
+
+def choose(
+    pool: PhotoPool,
+    element: int,
+    rng: np.random.Generator,
+    options: DrawOptions,
+    read_target: Callable[[int], T],
+    read_references: Callable[[Iterator[int], Draw, list[str]], Iterator[R]],
+) -> Chosen[T, R]:
+    """Draw the sample of a usable identity. Nothing but the random numbers decides what is drawn.
 
     A photo that does not decode is passed over for the identity's next one in the drawn order; an
     identity without a target and a reference (where they are not dropped) that decode is passed
     over for the next identity.
-    Both are counted, and each photo is named once by every process that meets it.
+
+    Args:
+        pool: what is drawn from.
+        element: which of its usable identities to begin with.
+        rng: of this sample alone.
+        options: what to draw with.
+        read_target: reads the photo at a position; raises UndecodableError.
+        read_references: reads photos of an order, as many as were drawn, and adds to the failures.
+
+    Raises:
+        ValueError: no identity has two photos that decode.
     """
+    usable, clusters = pool.usable, pool.photos.clusters
+    failures: list[str] = []
+    for further in range(len(usable)):
+        identity = int(usable[(element + further) % len(usable)])
+        photos = clusters.photos_of(identity)
+        draw = draw_sample(rng, len(photos), options)
+        order = iter([photos[i] for i in draw.order])
+        target = next(decodable(read_target, order, failures), None)
+        references = () if draw.drop_references else tuple(read_references(order, draw, failures))
+        if target is not None and (references or draw.drop_references):
+            return Chosen(identity, draw, target, references, tuple(failures))
+    raise ValueError("No identity has two photos that decode: build the dataset again.")
+
+
+def decodable(read: Callable[[int], T], order: Iterator[int], failures: list[str]) -> Iterator[T]:
+    """What is read of the photos of an order that decode, each when it is asked for."""
+    for position in order:
+        try:
+            yield read(position)
+        except UndecodableError as error:
+            failures.append(str(error))
+
+
+class Complaints:
+    """Names photos that do not decode, each once by every process that meets it."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def __call__(self, failures: Sequence[str]) -> None:
+        """Say of photos that they do not decode."""
+        for failure in failures:
+            if failure not in self._named:
+                self._named.add(failure)
+                logging.warning("%s; another photo of this person takes its place", failure)
+
+
+class DrawSample(grain.transforms.RandomMap):
+    """Draws the sample of a usable identity, as pictures; see `choose`."""
 
     def __init__(self, pool: PhotoPool, shape: SampleShape, options: DrawOptions):
-        self._photos, self._usable = pool.photos, pool.usable
+        self._pool, self._shape, self._options = pool, shape, options
         self._references = pool.photos if pool.crops is None else pool.crops
         self._cut = crop_reference if pool.crops is None else stored_reference
-        self._shape, self._options = shape, options
-        self._named: set[str] = set()
+        self._complain = Complaints()
 
     def random_map(self, element: int, rng: np.random.Generator) -> DrawnSample:
         """Draw one sample.
@@ -112,46 +190,33 @@ class DrawSample(grain.transforms.RandomMap):
         """
         keep_freed_memory()
         cv2.setNumThreads(1)  # samples are made side by side already
-        failures: list[str] = []
-        for further in range(len(self._usable)):
-            identity = int(self._usable[(element + further) % len(self._usable)])
-            photos = self._photos.clusters.photos_of(identity)
-            draw = draw_sample(rng, len(photos), self._options)
-            order = iter([photos[i] for i in draw.order])
-            target = next(_decoded(self._photos, order, failures), None)
-            crops = () if draw.drop_references else tuple(self._crops(order, draw, failures))
-            if target is not None and (crops or draw.drop_references):
-                self._name(failures)
-                return self._shown(identity, draw, target, crops, len(failures))
-        raise ValueError("No identity has two photos that decode: build the dataset again.")
+        read = functools.partial(_read, self._pool.photos)
+        chosen = choose(self._pool, element, rng, self._options, read, self._crops)
+        self._complain(chosen.failures)
+        return self._shown(chosen)
 
     def _shown(
-        self,
-        identity: int,
-        draw: Draw,
-        target: tuple[Picture, PhotoRecord],
-        crops: tuple[tuple[np.ndarray, PhotoRecord], ...],
-        failures: int,
+        self, chosen: Chosen[tuple[Picture, PhotoRecord], tuple[np.ndarray, PhotoRecord]]
     ) -> DrawnSample:
-        picture, record = target
-        shown = mirrored(picture) if draw.flips[0] else picture
+        picture, record = chosen.target
+        shown = mirrored(picture) if chosen.draw.flips[0] else picture
         pixels, mask = target_and_mask(shown, self._shape.image_size, self._shape.stride)
         return DrawnSample(
-            identity=identity,
-            draw=draw,
+            identity=chosen.identity,
+            draw=chosen.draw,
             target=record,
-            references=tuple(record for _, record in crops),
+            references=tuple(record for _, record in chosen.references),
             pixels=pixels,
             mask=mask,
-            crops=tuple(crop for crop, _ in crops),
-            failures=failures,
+            crops=tuple(crop for crop, _ in chosen.references),
+            failures=len(chosen.failures),
         )
 
     def _crops(
         self, order: Iterator[int], draw: Draw, failures: list[str]
     ) -> Iterator[tuple[np.ndarray, PhotoRecord]]:
         """As many face crops as were drawn, of the photos that come next in the order."""
-        pictures = _decoded(self._references, order, failures)
+        pictures = decodable(functools.partial(_read, self._references), order, failures)
         varied = zip(draw.flips[1:], draw.colours, strict=True)
         for flip, colours in itertools.islice(varied, draw.references):
             decoded = next(pictures, None)
@@ -160,13 +225,6 @@ class DrawSample(grain.transforms.RandomMap):
             picture = mirrored(decoded[0]) if flip else decoded[0]
             crop = vary_colours(self._cut(picture, self._shape.reference_size), colours)
             yield crop, decoded[1]
-
-    def _name(self, failures: list[str]) -> None:
-        """Say once of every photo that it does not decode."""
-        for failure in failures:
-            if failure not in self._named:
-                self._named.add(failure)
-                logging.warning("%s; another photo of this person takes its place", failure)
 
 
 class MakeSample(grain.transforms.RandomMap):
@@ -202,13 +260,6 @@ class MakeSample(grain.transforms.RandomMap):
         }
 
 
-def _decoded(
-    source: Photos, order: Iterator[int], failures: list[str]
-) -> Iterator[tuple[Picture, PhotoRecord]]:
-    """The photos of an order that decode, each decoded when it is asked for."""
-    for position in order:
-        record = source[position]
-        try:
-            yield decode(record), record
-        except UndecodableError as error:
-            failures.append(str(error))
+def _read(source: Photos, position: int) -> tuple[Picture, PhotoRecord]:
+    record = source[position]
+    return decode(record), record

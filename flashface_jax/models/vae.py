@@ -4,11 +4,12 @@
 for small worlds without a pretrained autoencoder. Which one a model uses is configuration.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, struct
 from jaxtyping import Array, Float, UInt8
 
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
@@ -88,6 +89,23 @@ class PatchCosinesConfig:
 
 
 AutoencoderConfig = AutoencoderKLConfig | PatchCosinesConfig
+
+
+@struct.dataclass
+class Posterior:
+    """Which scaled latents an image may have: independent Gaussians.
+
+    Attributes:
+        mean: of each number of the latent.
+        log_variance: likewise; -inf where the mean is certain.
+    """
+
+    mean: Latent
+    log_variance: Latent
+
+    def sample(self, noise: Latent) -> Latent:
+        """Draw a latent with noise of N(0, 1)."""
+        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
 
 class ConvBlock(nnx.Module):
@@ -240,13 +258,17 @@ class AutoencoderKL(nnx.Module):
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, log_variance
 
+    def scaled_posterior(self, image: Image) -> Posterior:
+        """Image in [-1, 1] -> posterior of its scaled latent."""
+        mean, log_variance = self.posterior(image)
+        log_variance = jnp.clip(log_variance, -30.0, 20.0)  # as Stable Diffusion does
+        scale = self.config.scale
+        return Posterior(mean * scale, log_variance + 2 * math.log(scale))
+
     def encode(self, image: Image, noise: Latent | None = None) -> Latent:
         """Image in [-1, 1] -> scaled latent: the posterior mean, or a sample if given N(0, 1)."""
-        mean, log_variance = self.posterior(image)
-        if noise is not None:
-            deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
-            mean = mean + deviation * noise
-        return mean * self.config.scale
+        posterior = self.scaled_posterior(image)
+        return posterior.mean if noise is None else posterior.sample(noise)
 
     def decode(self, latent: Latent) -> Image:
         """Scaled latent -> image, about [-1, 1], unclipped, float32."""
@@ -281,6 +303,11 @@ class PatchCosines(nnx.Module):
 
     def __init__(self, config: PatchCosinesConfig):
         self.config = config
+
+    def scaled_posterior(self, image: Image) -> Posterior:
+        """Image in [-1, 1] -> its only latent."""
+        mean = self.encode(image)
+        return Posterior(mean, jnp.full_like(mean, -jnp.inf))
 
     def encode(self, image: Image, noise: Latent | None = None) -> Latent:
         """Image in [-1, 1] -> scaled latent; there is no posterior to sample: `noise` is idle."""

@@ -14,6 +14,7 @@ RESUMABLE_CHANGES = {
     "system.sampling",
     "data.loader",
     "data.dataset",  # the batches' fingerprint holds what matters of it
+    "data.precomputed",  # likewise
     "initial",  # only the first step is taken from it
     "steps",
     "accumulate",

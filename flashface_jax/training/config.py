@@ -62,15 +62,26 @@ class DataConfig:
     Attributes:
         dataset: directory of a dataset that python -m flashface_jax.data.build made; the built-in
             world if empty.
+        precomputed: directory that python -m flashface_jax.data.precompute made of that dataset:
+            the frozen networks do not run in the step; photos are encoded in it if empty.
         world: the built-in world.
         draws: what samples are drawn with.
         loader: how samples are made ready; can differ from host to host, and after a stop.
     """
 
     dataset: str = ""
+    precomputed: str = ""
     world: WorldConfig = field(default_factory=WorldConfig)
     draws: DrawOptions = field(default_factory=DrawOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
+
+    def __post_init__(self) -> None:
+        varied = [name for name, value in vars(self.draws.augmentation).items() if value]
+        if self.precomputed and varied:
+            raise ValueError(
+                f"data.draws.augmentation varies pictures ({', '.join(varied)}), and data."
+                "precomputed holds what they gave unvaried: set one of the two to nothing."
+            )
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,12 @@ class TrainConfig:
         parts = {"flashface", "autoencoder", "text_tower"}
         if not self.trainable or set(self.trainable) - parts:
             raise ValueError(f"trainable is {self.trainable}; choose among {sorted(parts)}.")
+        if self.data.precomputed and set(self.trainable) != {"flashface"}:
+            raise ValueError(
+                f"trainable is {self.trainable}, and data.precomputed holds what autoencoder and "
+                'text tower give as they are: train "flashface" alone, or leave data.precomputed '
+                "empty."
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashface_jax.data.loader import BatchLoader
-from flashface_jax.training.batch import Batch
+from flashface_jax.training.batch import AnyBatch
 from flashface_jax.training.sharding import Layout
 
 AHEAD = 2
@@ -21,15 +21,17 @@ class Fed:
         data_state: what a checkpoint of the state after this batch must hold.
     """
 
-    batch: Batch
+    batch: AnyBatch
     data_state: dict[str, Any]
 
 
-def feed(batches: BatchLoader, layout: Layout, ahead: int = AHEAD) -> Iterator[Fed]:
-    """Endless batches, `ahead` of which are sent before they are asked for."""
+def feed(
+    batches: BatchLoader, made: type[AnyBatch], layout: Layout, ahead: int = AHEAD
+) -> Iterator[Fed]:
+    """Endless batches `made` of rows, `ahead` of which are sent before they are asked for."""
     sent: deque[Fed] = deque()
     while True:
         while len(sent) <= ahead:
             rows: dict[str, Any] = next(batches)
-            sent.append(Fed(layout.place_rows(Batch(**rows)), batches.get_state()))
+            sent.append(Fed(layout.place_rows(made(**rows)), batches.get_state()))
         yield sent.popleft()

@@ -18,12 +18,14 @@ from flashface_jax.data.pipeline import (
 from flashface_jax.data.samples import PhotoPool
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import claim
+from flashface_jax.training.batch import batch_class
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.data import open_dataset, open_tokenizer, sample_shape
 from flashface_jax.training.feed import feed
 from flashface_jax.training.health import UNREAD, Health, Taken
 from flashface_jax.training.observer import Observer
+from flashface_jax.training.precomputed import precomputed_batches, require_same_weights
 from flashface_jax.training.preview import make_preview
 from flashface_jax.training.processes import StopRequest, is_first, say
 from flashface_jax.training.program import Program
@@ -56,6 +58,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
         cleanup.enter_context(closing(data.batches))
         checkpoints = cleanup.enter_context(closing(Checkpoints(workdir, config.keep_checkpoints)))
         state = _first_state(program, checkpoints, data)
+        require_same_weights(config, state.frozen)
         if is_first():
             claim.claim(workdir, config)
         observer = cleanup.enter_context(Observer(program, workdir, int(state.step)))
@@ -91,9 +94,12 @@ def _open_data(config: TrainConfig, workdir: Path) -> Data:
     tokenizer = open_tokenizer(workdir, config, dataset)
     shape, order = sample_shape(config), Order(config.seed, config.data.draws)
     pool = photo_pool(dataset, TRAIN, shape.reference_size)
-    batches = training_batches(
-        dataset, tokenizer, shape, order, config.batch_size, config.data.loader
-    )
+    if config.data.precomputed:
+        batches = precomputed_batches(config, dataset, tokenizer, order)
+    else:
+        batches = training_batches(
+            dataset, tokenizer, shape, order, config.batch_size, config.data.loader
+        )
     say(f"{describe_pool(pool)}")
     return Data(dataset, tokenizer, pool, order, batches)
 
@@ -119,7 +125,7 @@ def _take_steps(
     config, health = program.config, Health()
     train_step = program.step(data.tokenizer([""]))
     preview = make_preview(program, data.dataset, data.tokenizer)
-    batches = feed(data.batches, program.layout)
+    batches = feed(data.batches, batch_class(config), program.layout)
     for step in range(int(state.step) + 1, config.steps + 1):
         with observer.waiting():
             fed = next(batches)

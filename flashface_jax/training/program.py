@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from flashface_jax.models.lora import init_lora, lora_shapes
 from flashface_jax.models.network import Params
 from flashface_jax.system import System, build_system
 from flashface_jax.training import parts
-from flashface_jax.training.batch import Batch
+from flashface_jax.training.batch import AnyBatch, batch_class
 from flashface_jax.training.blocks import TrainingBlocks, split_as
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.optimizer import build_optimizer
@@ -107,21 +107,9 @@ class Program:
             out_shardings=(self.shardings, self.layout.everywhere),
         )
 
-    def batch_shapes(self) -> Batch:
+    def batch_shapes(self) -> AnyBatch:
         """Shapes, dtypes and places of a global batch."""
-        config, system = self.config, self.config.system
-        rows, height, width, _ = config.latent_shape
-        size, crop = system.image_size, system.reference_size
-        refs = config.data.draws.max_references
-        shape = partial(jax.ShapeDtypeStruct, sharding=self.layout.rows)
-        shapes: dict[str, Any] = {
-            "target": shape((rows, size, size, 3), jnp.uint8),
-            "face_mask": shape((rows, height, width, 1), jnp.uint8),
-            "tokens": shape((rows, system.text_tower.length), jnp.int32),
-            "references": shape((rows, refs, crop, crop, 3), jnp.uint8),
-            "reference_valid": shape((rows, refs), jnp.bool_),
-        }
-        return Batch(**shapes)
+        return batch_class(self.config).shapes(self.config, self.layout.rows)
 
     def _drawn(self) -> dict[str, Params]:
         """Fresh parameters of every network, on the host."""
@@ -202,7 +190,7 @@ def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
         jnp.zeros((1, config.system.text_tower.length), jnp.int32),
     )
 
-    def loss(params: dict[str, Params], frozen: dict[str, Params], batch: Batch) -> jax.Array:
+    def loss(params: dict[str, Params], frozen: dict[str, Params], batch: AnyBatch) -> jax.Array:
         timesteps = config.system.schedule.timesteps
         drawn = draw(jax.random.key(0), config.latent_shape, timesteps, config.loss)
         return losses(parts.join(params, frozen, config.lora), batch, drawn).mean()

@@ -15,13 +15,13 @@ from flashface_jax.diffusion.schedule import noise_levels
 from flashface_jax.models.network import Params
 from flashface_jax.system import System
 from flashface_jax.training import parts
-from flashface_jax.training.batch import Batch, encode
+from flashface_jax.training.batch import AnyBatch
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.sharding import EVERY_DEVICE, Layout
 from flashface_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
-SampleLosses = Callable[[dict[str, Params], Batch, Drawn], Float[Array, " batch"]]
+SampleLosses = Callable[[dict[str, Params], AnyBatch, Drawn], Float[Array, " batch"]]
 
 
 def make_sample_losses(
@@ -31,8 +31,8 @@ def make_sample_losses(
     levels = jnp.asarray(noise_levels(config.system.schedule), jnp.float32)
     inpaints = config.system.flashface.inpaints
 
-    def losses(params: dict[str, Params], batch: Batch, drawn: Drawn) -> Float[Array, " batch"]:
-        example = encode(system, params, batch, drawn, empty_tokens, inpaints)
+    def losses(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Float[Array, " batch"]:
+        example = batch.example(system, params, drawn, empty_tokens, inpaints)
         model = system.flashface.bind(params["flashface"])
         prediction = config.system.schedule.prediction
         return noise_prediction_loss(model, example, drawn, levels, prediction, config.loss)
@@ -47,7 +47,7 @@ def over_devices(losses: SampleLosses, layout: Layout) -> SampleLosses:
     their gradients.
     """
 
-    def spread(params: dict[str, Params], batch: Batch, drawn: Drawn) -> Float[Array, " batch"]:
+    def spread(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Float[Array, " batch"]:
         rows = PartitionSpec(EVERY_DEVICE)
         return jax.shard_map(
             losses,
@@ -65,13 +65,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     layout: Layout,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, AnyBatch], tuple[TrainState, Metrics]]:
     """Close the step over everything that does not change; jit the result, donating the state."""
     shape, timesteps = config.latent_shape, config.system.schedule.timesteps
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         def mean_loss(
-            params: dict[str, Params], rows: tuple[Batch, Drawn]
+            params: dict[str, Params], rows: tuple[AnyBatch, Drawn]
         ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
             losses = sample_losses(parts.join(params, state.frozen, config.lora), *rows)
             return losses.mean(), losses

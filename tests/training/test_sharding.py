@@ -53,7 +53,7 @@ def paper():
 def test_moments_lie_as_their_parameters_do(paper):
     _, specs = paper
     params, compared = flatten(specs.params), 0
-    for name, spec in flatten(specs.optimizer).items():
+    for name, spec in flatten({"optimizer": specs.optimizer}).items():
         found = re.search(r"(?:mu|nu)/(.*)", name)
         if found:
             assert spec == params[found[1]], name
