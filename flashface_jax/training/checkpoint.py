@@ -16,6 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from flashface_jax.models.network import Params
+from flashface_jax.training.checkpoint_files import damage, note_sizes
 from flashface_jax.training.state import TrainState
 
 FOLDER, SET_ASIDE = "checkpoints", "damaged"
@@ -50,6 +51,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int = 2):
         self.place = (workdir / FOLDER).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._writes = False
         self._manager = ocp.CheckpointManager(self.place, options=options)
 
     @property
@@ -65,6 +67,8 @@ class Checkpoints:
             step: which step that is.
             data_state: the data iterator's after that step's batch.
         """
+        self.wait()
+        self._writes = True
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         data = ocp.args.JsonSave(data_state)
         self._manager.save(step, args=ocp.args.Composite(**items, data=data))
@@ -103,17 +107,17 @@ class Checkpoints:
 
     def _attempt(self, step: int, wanted: TrainState) -> tuple[Restored | None, str]:
         """What a checkpoint holds, or why it cannot be read, on which all processes agree."""
-        read, reason = None, "another process could not read its part"
+        reason = damage(self.place / str(step))
+        if not _all_say(reason is None):
+            return None, reason or "another process finds it damaged"
+        read = None
         try:
             read = self._read(step, wanted)
         except UNREADABLE as error:
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        if (
-            jax.process_count() > 1
-            and not multihost_utils.process_allgather(np.array(read is not None)).all()
-        ):
-            return None, reason
-        return read, reason
+        if not _all_say(read is not None):
+            return None, reason or "another process could not read its part"
+        return read, ""
 
     def _read(self, step: int, wanted: TrainState) -> Restored:
         trees = _items(wanted)
@@ -155,12 +159,23 @@ class Checkpoints:
         return {path.name for path in (self.place / str(step)).iterdir() if path.is_dir()}
 
     def wait(self) -> None:
-        """Wait until what is being written is written."""
+        """Wait until what is being written is written, and note which files that made."""
         self._manager.wait_until_finished()
+        if self._writes and jax.process_index() == 0:
+            for step in self._manager.all_steps():
+                note_sizes(self.place / str(step))
 
     def close(self) -> None:
         """Wait for writes and release the directory."""
+        self.wait()
         self._manager.close()
+
+
+def _all_say(yes: bool) -> bool:
+    """Whether every process says so."""
+    if jax.process_count() == 1:
+        return yes
+    return bool(multihost_utils.process_allgather(np.array(yes)).all())
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class TrainState:
         healthy: a boolean scalar, whether every loss and gradient so far was finite; the state
             stays what it was before the first that was not.
         params: trainable parameters, part -> tree.
-        average: moving average of `params`, or None.
+        average: moving average of `params`, a tree like it, or None.
         optimizer: optax state.
         frozen: parameters that do not train, part -> tree.
         key: the run's random key; a step uses fold_in(key, step).
@@ -28,7 +28,7 @@ class TrainState:
     step: Leaf
     healthy: Leaf
     params: dict[str, Params]
-    average: dict[str, Params] | None
+    average: Leaf
     optimizer: Any
     frozen: dict[str, Params]
     key: Leaf
