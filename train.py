@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from absl import logging
 
@@ -56,7 +58,7 @@ def main() -> None:
     # Imported here because processes that make samples import this file too, and need neither.
     from flashface_jax.training.config_file import load_config  # noqa: PLC0415
     from flashface_jax.training.loop import train  # noqa: PLC0415
-    from flashface_jax.training.processes import are_several, join, say  # noqa: PLC0415
+    from flashface_jax.training.processes import join, say  # noqa: PLC0415
 
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
     try:
@@ -64,13 +66,24 @@ def main() -> None:
         join(options.coordinator, options.processes, options.process)
         train(config, local_path(options.workdir))
     except KeyboardInterrupt:
-        sys.exit(stopped("the same command goes on from the newest checkpoint."))
+        end(stopped("the same command goes on from the newest checkpoint."))
     except (ValueError, OSError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr, flush=True)
-        if are_several():
-            os._exit(1)  # an orderly end would wait for the others, who wait for this one
-        sys.exit(1)
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        end(1)
+    except BaseException:
+        traceback.print_exc()
+        end(1)
     say(f"wrote {options.workdir}")
+
+
+def end(status: int) -> NoReturn:
+    """End this process; one of several at once, as others would wait for it and it for them."""
+    from flashface_jax.training.processes import are_several  # noqa: PLC0415
+
+    if are_several():
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def local_path(place: str) -> Path:

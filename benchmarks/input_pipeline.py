@@ -117,7 +117,7 @@ def loader(
 ) -> BatchLoader:
     known = fingerprint(dataset, TRAIN, pool, SHAPE, Order(0, DRAWS))
     samples = ordered(pool, 0, MakeSample(pool, tokenizer, SHAPE, DRAWS))
-    return BatchLoader(samples, size, known, options, host=0, hosts=1)
+    return BatchLoader(samples, size, known, options)
 
 
 def memory_of_children() -> list[int]:

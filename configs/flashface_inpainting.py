@@ -5,7 +5,8 @@
 
 Nine input channels: the noisy latent, the latent of the image without its face, and the face mask,
 which is never dropped. It can start from weights of any FlashFace, whose input is widened with
-zeros. Not run at this size.
+zeros; from the released ones with --config.system.autoencoder.misread_attention=True, as theirs
+was. Not run at this size.
 """
 
 from dataclasses import replace

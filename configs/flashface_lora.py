@@ -1,7 +1,8 @@
 """The paper's LoRA model: 512x512, the U-Net trains by low-rank updates alone (supplement).
 
     python train.py --config configs/flashface_lora.py --workdir runs/lora \
-        --config.initial=weights/flashface --config.data.dataset=DATASET
+        --config.initial=weights/flashface --config.data.dataset=DATASET \
+        --config.system.autoencoder.misread_attention=True     # as the released weights' was
     python -m flashface_jax.convert export runs/lora --to lora --out lora.safetensors
 
 Every attention layer of the U-Net has updates; beside them reference attention and the ReferenceNet

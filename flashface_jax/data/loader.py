@@ -1,16 +1,15 @@
-"""Batches for this host, from a dataset addressed by global index.
+"""Batches for this process, from a dataset addressed by global index.
 
 The sequence of samples depends on the dataset alone, not on hosts, workers, threads or the batch
 size, and all that has to be kept to go on is one integer.
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 
@@ -40,28 +39,26 @@ class LoaderOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
 
 
-class HostRows(grain.MapDataset[Any]):
-    """This host's rows of every global batch: the `host`-th of `hosts` blocks of rows.
+class SomeRows(grain.MapDataset[Any]):
+    """Some rows of every global batch.
 
-    Put together, the hosts' rows are the global batch in its order, whatever their number.
+    Put together, the rows of all processes are the global batch, whatever their number and order.
     """
 
     def __init__(
-        self, parent: grain.MapDataset[Any], start: int, global_batch: int, host: int, hosts: int
+        self, parent: grain.MapDataset[Any], start: int, global_batch: int, rows: Sequence[int]
     ):
         super().__init__(parent)
-        self._start, self._global_batch = start, global_batch
-        self._rows = global_batch // hosts
-        self._first = host * self._rows
+        self._start, self._global_batch, self._rows = start, global_batch, rows
 
     def __len__(self) -> int:
-        return (len(self._parent) - self._start) // self._global_batch * self._rows
+        return (len(self._parent) - self._start) // self._global_batch * len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
-        batch, row = divmod(index, self._rows)
-        return self._parent[self._start + batch * self._global_batch + self._first + row]
+        batch, place = divmod(index, len(self._rows))
+        return self._parent[self._start + batch * self._global_batch + self._rows[place]]
 
 
 class BatchLoader(grain.DatasetIterator[Sample]):
@@ -72,14 +69,13 @@ class BatchLoader(grain.DatasetIterator[Sample]):
         global_batch: samples of a batch over all hosts.
         fingerprint: what the sequence depends on; a state with another one is refused.
         options: how samples are made ready.
-        host: number of this host; jax.process_index() if None.
-        hosts: how many there are; jax.process_count() if None.
+        rows: rows of the global batch that this process makes; all of them if None.
 
     Attributes:
         replaced: photos that did not decode so far, and were replaced.
 
     Raises:
-        ValueError: the global batch is no multiple of the hosts.
+        ValueError: a row is none of the global batch.
     """
 
     def __init__(
@@ -88,17 +84,13 @@ class BatchLoader(grain.DatasetIterator[Sample]):
         global_batch: int,
         fingerprint: Mapping[str, Any],
         options: LoaderOptions,
-        host: int | None = None,
-        hosts: int | None = None,
+        rows: Sequence[int] | None = None,
     ):
         super().__init__()
         self._open: grain.DatasetIterator[Sample] | None = None
-        self._host = jax.process_index() if host is None else host
-        self._hosts = jax.process_count() if hosts is None else hosts
-        if global_batch % self._hosts:
-            raise ValueError(
-                f"batch_size {global_batch} is no multiple of the {self._hosts} hosts: choose one."
-            )
+        self._rows = range(global_batch) if rows is None else rows
+        if not self._rows or min(self._rows) < 0 or max(self._rows) >= global_batch:
+            raise ValueError(f"rows {list(self._rows)} are none of a batch of {global_batch}.")
         self._samples, self._global_batch = samples, global_batch
         self._fingerprint, self._options = dict(fingerprint), options
         self._next_index = 0
@@ -149,11 +141,8 @@ class BatchLoader(grain.DatasetIterator[Sample]):
             self._open = None
 
     def _start(self) -> grain.DatasetIterator[Sample]:
-        options, rows = self._options, self._global_batch // self._hosts
-        mine = HostRows(
-            self._samples, self._next_index, self._global_batch, self._host, self._hosts
-        )
-        return whole_batches(mine, rows, options)
+        mine = SomeRows(self._samples, self._next_index, self._global_batch, self._rows)
+        return whole_batches(mine, len(self._rows), self._options)
 
 
 def whole_batches(
@@ -168,11 +157,12 @@ def whole_batches(
         if not flags.FLAGS.is_parsed():  # Grain asks for one; a program need not have any
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(options.workers, options.prefetch), _leave_ctrl_c
+            grain.MultiprocessingOptions(options.workers, options.prefetch), _leave_signals
         )
     return iter(batches)
 
 
-def _leave_ctrl_c(worker: int, workers: int) -> None:
-    """Let Ctrl-C, which reaches every process of a terminal, end the one that ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals(worker: int, workers: int) -> None:
+    """Let signals to all processes of a terminal or job end the one that ends the others."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -107,16 +107,18 @@ def training_batches(
     order: Order,
     batch_size: int,
     options: LoaderOptions | None = None,
+    rows: Sequence[int] | None = None,
 ) -> BatchLoader:
-    """Endless batches of this host, from the training split.
+    """Endless batches of this process, from the training split.
 
     Args:
         dataset: to draw from.
         tokenizer: of the captions.
         shape: sizes that the model wants.
         order: what decides the sequence.
-        batch_size: samples of a batch over all hosts.
+        batch_size: samples of a batch over all processes.
         options: how samples are made ready.
+        rows: rows of a batch that this process makes; all if None.
 
     Raises:
         ValueError: if there are fewer identities with two photos than a batch has samples.
@@ -124,7 +126,7 @@ def training_batches(
     pool = photo_pool(dataset, TRAIN, shape.reference_size)
     make = MakeSample(pool, tokenizer, shape, order.draws)
     known = fingerprint(dataset, TRAIN, pool, shape, order)
-    return _batches(pool, order, make, known, batch_size, options)
+    return _batches(pool, order, make, known, batch_size, options, rows)
 
 
 def encoded_batches(
@@ -133,6 +135,7 @@ def encoded_batches(
     order: Order,
     batch_size: int,
     options: LoaderOptions | None = None,
+    rows: Sequence[int] | None = None,
     *,
     without_face: bool = False,
 ) -> BatchLoader:
@@ -142,8 +145,9 @@ def encoded_batches(
         dataset: to draw from.
         precomputed: made of it.
         order: what decides the sequence.
-        batch_size: samples of a batch over all hosts.
+        batch_size: samples of a batch over all processes.
         options: how samples are made ready.
+        rows: rows of a batch that this process makes; all if None.
         without_face: whether the model sees the latent of the image without its face.
 
     Raises:
@@ -156,7 +160,7 @@ def encoded_batches(
     make = MakeEncodedSample(pool, precomputed, order.draws, without_face=without_face)
     known = fingerprint(dataset, TRAIN, pool, shape, order)
     known["precomputed"] = f"{origin.weights[:16]} {origin.storage} {origin.precision}"
-    return _batches(pool, order, make, known, batch_size, options)
+    return _batches(pool, order, make, known, batch_size, options, rows)
 
 
 def _batches(
@@ -166,6 +170,7 @@ def _batches(
     known: dict[str, Any],
     batch_size: int,
     options: LoaderOptions | None,
+    rows: Sequence[int] | None,
 ) -> BatchLoader:
     usable = len(pool.usable)
     if usable < batch_size:
@@ -174,7 +179,7 @@ def _batches(
             "different ones: lower batch_size or add identities."
         )
     return BatchLoader(
-        ordered(pool, order.seed, make), batch_size, known, options or LoaderOptions()
+        ordered(pool, order.seed, make), batch_size, known, options or LoaderOptions(), rows
     )
 
 

@@ -20,6 +20,7 @@ from flashface_jax.training.checkpoint_files import damage, note_sizes
 from flashface_jax.training.state import TrainState
 
 FOLDER, SET_ASIDE = "checkpoints", "damaged"
+MOST_LISTED = 64  # checkpoints that processes agree on
 UNREADABLE = (ValueError, KeyError, OSError, TypeError, RuntimeError)
 """What Orbax raises over a checkpoint of which something is missing or damaged."""
 
@@ -91,7 +92,7 @@ class Checkpoints:
             shardings,
         )
         damaged: list[int] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in _agreed(sorted(self._manager.all_steps(), reverse=True)):
             read, reason = self._attempt(step, wanted)
             if read is not None:
                 self._put_aside(damaged)
@@ -113,6 +114,8 @@ class Checkpoints:
         read = None
         try:
             read = self._read(step, wanted)
+        except jax.errors.JaxRuntimeError:  # no memory left, say: the files are not to blame
+            raise
         except UNREADABLE as error:
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         if not _all_say(read is not None):
@@ -169,6 +172,15 @@ class Checkpoints:
         """Wait for writes and release the directory."""
         self.wait()
         self._manager.close()
+
+
+def _agreed(steps: list[int]) -> list[int]:
+    """The first process' list: a mounted bucket may show the others an older one."""
+    if jax.process_count() == 1:
+        return steps
+    room = np.full(MOST_LISTED, -1)
+    room[: len(steps)] = steps[:MOST_LISTED]
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(room) if step >= 0]
 
 
 def _all_say(yes: bool) -> bool:

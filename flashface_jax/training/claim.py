@@ -16,7 +16,7 @@ RESUMABLE_CHANGES = {
     "data.dataset",  # the batches' fingerprint holds what matters of it
     "data.precomputed",  # likewise
     "initial",  # only the first step is taken from it
-    "steps",
+    "steps",  # unless the learning rate falls towards the last one
     "accumulate",
     "recompute",
     "sharding",
@@ -39,7 +39,12 @@ def check(workdir: Path, config: TrainConfig) -> None:
     path = workdir / TRAIN_FILE
     if not path.exists():
         return
-    began, now = _by_path(json.loads(path.read_text())), _by_path(_described(config))
+    try:
+        written = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it from a copy.") from error
+    free = RESUMABLE_CHANGES - ({"steps"} if config.optimizer.cosine_decay else set())
+    began, now = (_by_path(values, free) for values in (written, _described(config)))
     changed = [
         f"{name}: {began.get(name)} -> {now.get(name)}"
         for name in sorted(began.keys() | now.keys())
@@ -64,12 +69,14 @@ def _described(config: TrainConfig) -> dict[str, Any]:
     return described
 
 
-def _by_path(values: dict[str, Any], parent: str = "") -> dict[str, Any]:
+def _by_path(values: dict[str, Any], free: set[str], parent: str = "") -> dict[str, Any]:
     """Values of a nested configuration by dotted path, but for those that may change."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{parent}{key}"
-        if path in RESUMABLE_CHANGES:
+        if path in free:
             continue
-        found.update(_by_path(value, f"{path}.") if isinstance(value, dict) else {path: value})
+        found.update(
+            _by_path(value, free, f"{path}.") if isinstance(value, dict) else {path: value}
+        )
     return found

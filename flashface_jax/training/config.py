@@ -143,9 +143,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.system.check_consistency()
         check_profile_steps(self.profile_steps)
-        for name in ("steps", "batch_size", "accumulate", "log_every", "grid_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "log_every",
+            "grid_every",
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.grid_people < 0:
+            raise ValueError(f"grid_people is {self.grid_people}; it must be 0 or more.")
         if self.checkpoint_every < 1 or self.checkpoint_every % self.log_every:
             # Metrics are means over log_every steps, which a resumed run must cover whole.
             raise ValueError(

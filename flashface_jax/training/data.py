@@ -1,5 +1,7 @@
 """The data of a run: a built dataset, or one of the built-in world, and the tokenizer."""
 
+import dataclasses
+import json
 import math
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
 from flashface_jax.training.processes import is_first, wait_for_all
 from flashface_jax.weights import tokenizer_of
 
+WORLD = "world.json"
 MOST_CAPTIONS = 100_000
 
 
@@ -38,8 +41,18 @@ def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
     if is_first() and not place.exists():
         with new_directory(place) as draft:
             _build_world(config.world, draft)
+            (draft / WORLD).write_text(_described(config.world))
     wait_for_all("the world is drawn")
+    if (place / WORLD).exists() and (place / WORLD).read_text() != _described(config.world):
+        raise ValueError(
+            f"{place} holds another world than data.world describes: remove it, or choose another "
+            "workdir."
+        )
     return IdClusters(place)
+
+
+def _described(world: WorldConfig) -> str:
+    return json.dumps(dataclasses.asdict(world), sort_keys=True)
 
 
 def _build_world(config: WorldConfig, out: Path) -> None:

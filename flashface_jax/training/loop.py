@@ -53,7 +53,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     fitting_weights(config)  # before the data, which may take long to open
     workdir.mkdir(parents=True, exist_ok=True)
     say(f"training {program.layout.description}")
-    data = _open_data(config, workdir)
+    data = _open_data(program, workdir)
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(data.batches))
         checkpoints = cleanup.enter_context(closing(Checkpoints(workdir, config.keep_checkpoints)))
@@ -89,16 +89,17 @@ class Data:
         return describe_samples(self.pool, self.order, indices)
 
 
-def _open_data(config: TrainConfig, workdir: Path) -> Data:
+def _open_data(program: Program, workdir: Path) -> Data:
+    config, rows = program.config, program.layout.own_rows(program.config.batch_size)
     dataset = open_dataset(workdir, config.data)
     tokenizer = open_tokenizer(workdir, config, dataset)
     shape, order = sample_shape(config), Order(config.seed, config.data.draws)
     pool = photo_pool(dataset, TRAIN, shape.reference_size)
     if config.data.precomputed:
-        batches = precomputed_batches(config, dataset, tokenizer, order)
+        batches = precomputed_batches(config, dataset, tokenizer, order, rows)
     else:
         batches = training_batches(
-            dataset, tokenizer, shape, order, config.batch_size, config.data.loader
+            dataset, tokenizer, shape, order, config.batch_size, config.data.loader, rows
         )
     say(f"{describe_pool(pool)}")
     return Data(dataset, tokenizer, pool, order, batches)

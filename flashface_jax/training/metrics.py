@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+from flashface_jax.files import whole_file
 from flashface_jax.training.processes import is_first
 
 
@@ -25,7 +26,8 @@ class MetricsWriter:
             for line in (self._path.read_text().splitlines() if self._path.exists() else [])
             if line.endswith("}") and json.loads(line)["step"] <= step
         ]
-        self._path.write_text("".join(f"{line}\n" for line in kept))
+        with whole_file(self._path) as draft:
+            draft.write_text("".join(f"{line}\n" for line in kept))
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Whether latents and contexts that were precomputed are those that a run would compute."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flashface_jax.data.dataset import IdClusters
@@ -29,14 +30,23 @@ def sizes_of(system: SystemConfig) -> Sizes:
 
 
 def encoders_sha256(params: dict[str, Params]) -> str:
-    """Hash of the parameters of autoencoder and text tower."""
-    return sha256_of({name: params[name] for name in ENCODERS})
+    """Hash of the parameters of autoencoder and text tower.
+
+    The text tower's projection is left out: nothing that is stored depends on it.
+    """
+    hashed = {name: dict(params[name]) for name in ENCODERS}
+    hashed["text_tower"].pop("projection", None)
+    return sha256_of(hashed)
 
 
 def precomputed_batches(
-    config: TrainConfig, dataset: IdClusters, tokenizer: Tokenizer, order: Order
+    config: TrainConfig,
+    dataset: IdClusters,
+    tokenizer: Tokenizer,
+    order: Order,
+    rows: Sequence[int],
 ) -> BatchLoader:
-    """Batches of the configured directory.
+    """Batches of the configured directory, of which this process makes some rows.
 
     Raises:
         ValueError: there is none, or it was made of other photos, sizes or tokens.
@@ -61,6 +71,7 @@ def precomputed_batches(
         order,
         config.batch_size,
         config.data.loader,
+        rows,
         without_face=inpaints,
     )
 

@@ -9,6 +9,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+NOBODY = "coordinator_address should be defined"
+"""What JAX says where nothing tells of other processes."""
+
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     """Join the run's other processes, before anything else asks JAX for devices.
@@ -39,9 +42,8 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         else:
             jax.distributed.initialize()
     except ValueError as error:
-        if all(given):
+        if all(given) or NOBODY not in str(error):
             raise ValueError(f"The other processes cannot be joined: {error}") from error
-        # Nothing told of any others.
     except RuntimeError as error:
         raise ValueError(f"The other processes cannot be joined: {error}") from error
 

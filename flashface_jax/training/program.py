@@ -25,7 +25,7 @@ from flashface_jax.training.batch import AnyBatch, batch_class
 from flashface_jax.training.blocks import TrainingBlocks, split_as
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.optimizer import build_optimizer
-from flashface_jax.training.sharding import Layout
+from flashface_jax.training.sharding import Layout, ShardingConfig
 from flashface_jax.training.state import TrainState
 from flashface_jax.training.step import make_sample_losses, make_train_step, over_devices
 
@@ -57,6 +57,7 @@ class Program:
             ValueError: if they cannot share parameters or the batch as configured.
         """
         devices = jax.devices() if devices is None else devices
+        _require_host()
         _check_batch(config, len(devices))
         layout = Layout.over(devices, config.sharding)
         platform, dtype = devices[0].platform, jnp.dtype(config.compute_dtype)
@@ -154,6 +155,17 @@ def _keys(seed: int) -> dict[str, jax.Array]:
     return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
 
 
+def _require_host() -> None:
+    """Refuse a JAX that was told to leave the CPU alone: parameters are drawn there."""
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            "JAX was told not to use the CPU: add it, as in JAX_PLATFORMS=tpu,cpu, or leave "
+            "JAX_PLATFORMS unset."
+        ) from error
+
+
 def _check_batch(config: TrainConfig, devices: int) -> None:
     each = devices * config.accumulate
     if config.batch_size % each:
@@ -183,7 +195,9 @@ def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
     """
     dtype = jnp.dtype(config.compute_dtype)
     compute = Compute(dtype, PLAIN_ATTENTION, jax.lax.conv_general_dilated)
-    program = Program.over(replace(config, accumulate=1), jax.devices()[:1])
+    program = Program.over(
+        replace(config, accumulate=1, sharding=ShardingConfig()), jax.devices()[:1]
+    )
     losses = make_sample_losses(
         build_system(config.system, compute),
         config,

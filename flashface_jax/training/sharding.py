@@ -28,8 +28,8 @@ class ShardingConfig:
     """How parameters are spread.
 
     Attributes:
-        fsdp: devices that share one set of parameters, which must divide their number; 0 for all
-            of them up to 16.
+        fsdp: devices that share one set of parameters, which must divide their number; 0 for the
+            most that do, up to 16.
         smallest: numbers of a kernel below which it is whole everywhere.
         split: path of a leaf, or the end of one -> the dimension to split it along, -1 for whole;
             other leaves follow the general rule.
@@ -109,7 +109,7 @@ class Layout:
                 such groups.
         """
         count = len(devices)
-        sharing = config.fsdp or math.gcd(count, MOST_SHARING)
+        sharing = config.fsdp or max(n for n in range(1, MOST_SHARING + 1) if count % n == 0)
         if count % sharing:
             raise ValueError(
                 f"Devices, of which there are {count}, do not divide into groups of {sharing}: "
@@ -169,6 +169,15 @@ class Layout:
     def everywhere(self) -> NamedSharding:
         """Of what every device has whole."""
         return NamedSharding(self.mesh, PartitionSpec())
+
+    def own_rows(self, batch: int) -> list[int]:
+        """Rows of a global batch that this process' devices have, in the order of the batch.
+
+        Not always a block: neighbours in the mesh need not be neighbours in a host.
+        """
+        places = self.rows.addressable_devices_indices_map((batch,)).values()
+        parts = [place[0] for place in places if place is not None]
+        return sorted({row for part in parts for row in range(*part.indices(batch))})
 
     def place(self, tree: Any) -> Any:
         """Put a tree of arrays that every process has alike where it belongs."""

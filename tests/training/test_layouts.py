@@ -48,7 +48,7 @@ def test_eight_devices_lose_what_one_does(folder, on_eight):
     assert set(found) == {1, 2, 3, 4} and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
 
 
-@pytest.mark.parametrize("devices", [4, 1])
+@pytest.mark.parametrize("devices", [pytest.param(4, marks=pytest.mark.slow), 1])
 def test_a_run_goes_on_with_fewer_devices(folder, on_eight, devices):
     workdir = folder / f"from-eight-on-{devices}"
     shutil.copytree(on_eight, workdir)

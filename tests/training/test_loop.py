@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training.claim import check, claim
 from flashface_jax.training.config import from_mapping
 from flashface_jax.training.loop import train
 from flashface_jax.training.optimizer import OptimizerConfig
@@ -85,6 +86,26 @@ def test_only_what_changed_is_named_however_deep(whole_run):
         train(with_changes(optimizer=deep), workdir)
 
 
+def test_another_world_is_not_taken_for_this_one(whole_run, tmp_path):
+    (tmp_path / "data").symlink_to(whole_run[0] / "data")
+    world = dataclasses.replace(CONFIG.data.world, seed=7)
+    config = with_changes(data=dataclasses.replace(CONFIG.data, world=world))
+    with pytest.raises(ValueError, match=r"data holds another world than data.world describes"):
+        train(config, tmp_path)
+
+
+def test_the_last_step_cannot_be_moved_once_the_rate_falls_towards_it(tmp_path):
+    config = with_changes(optimizer=OptimizerConfig(cosine_decay=True))
+    tmp_path.mkdir(exist_ok=True)
+    claim(tmp_path, config)
+    check(tmp_path, config)
+    with pytest.raises(ValueError, match=r"\(steps: 6 -> 9\)"):
+        check(tmp_path, dataclasses.replace(config, steps=9))
+    plain = with_changes(steps=9)
+    claim(tmp_path, dataclasses.replace(plain, steps=6))
+    check(tmp_path, plain)
+
+
 def test_how_samples_are_drawn_may_change_between_stop_and_resumption(resumed_run, whole_run):
     sampling = dataclasses.replace(CONFIG.system.sampling, steps=2)
     system = dataclasses.replace(CONFIG.system, sampling=sampling)
@@ -125,6 +146,8 @@ def test_configuration_survives_the_trip_through_dicts():
         ({"batch": 3}, "batch"),
         ({"steps": "many"}, "steps"),
         ({"steps": 0}, "steps is 0"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
+        ({"grid_people": -1}, "grid_people is -1"),
         ({"checkpoint_every": 3, "log_every": 2}, "must be a multiple of log_every"),
         ({"trainable": ("vae",)}, "trainable is"),
         ({"data": {"draws": {"drop": {"text": 1.5}}}}, "drop rate of text is 1.5"),

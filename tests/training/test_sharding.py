@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from flashface_jax.models.network import flatten
+from flashface_jax.planning.flops import count_flops
 from flashface_jax.training.paper import PAPER
-from flashface_jax.training.program import Program
-from flashface_jax.training.sharding import ShardingConfig, partition_specs, split_dimension
+from flashface_jax.training.program import Program, model_jaxpr
+from flashface_jax.training.sharding import Layout, ShardingConfig, partition_specs, split_dimension
 from tests.small import with_changes
 
 
@@ -87,3 +88,14 @@ def test_hardly_anything_of_the_papers_networks_stays_whole(paper):
 def test_what_does_not_divide_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Program.over(with_changes(**changes), jax.devices()[:1])
+
+
+def test_operations_are_counted_whatever_shares_parameters():
+    shared = with_changes(sharding=ShardingConfig(fsdp=2), accumulate=2)
+    counts = [count_flops(model_jaxpr(config)).total for config in (shared, with_changes())]
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_process_makes_the_rows_of_its_own_devices():
+    layout = Layout.over(jax.devices()[:1], ShardingConfig())
+    assert layout.own_rows(6) == [0, 1, 2, 3, 4, 5]

@@ -78,9 +78,7 @@ def _pipeline_rate(
 ) -> tuple[float, float]:
     """Samples and images a second."""
     batch = min(BATCH, len(pool.usable))
-    loader = BatchLoader(
-        ordered(pool, seed, make), batch, {}, LoaderOptions(threads=threads), host=0, hosts=1
-    )
+    loader = BatchLoader(ordered(pool, seed, make), batch, {}, LoaderOptions(threads=threads))
     try:
         next(loader)  # threads start
         samples = images = 0

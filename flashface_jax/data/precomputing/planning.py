@@ -123,10 +123,14 @@ def _configured(
         )
     for name in ("autoencoder", "text_tower"):
         there, here = getattr(weights, name), getattr(config.system, name)
-        if differ := differences(dataclasses.asdict(there), dataclasses.asdict(here)):
+        were, are = dataclasses.asdict(there), dataclasses.asdict(here)
+        for fields in (were, are):
+            fields.pop("embedding", None)  # of the projection, which nothing here depends on
+        if differ := differences(were, are):
             raise ValueError(
                 f"{asked.weights} does not fit {asked.config} (system.{name}: "
                 f"{'; '.join(differ)}): set the configuration's fields to what the weights have."
             )
     auto = asked.precision == "auto"
-    return config.system, config.compute_dtype if auto else asked.precision
+    system = dataclasses.replace(config.system, text_tower=weights.text_tower)
+    return system, config.compute_dtype if auto else asked.precision
