@@ -309,7 +309,7 @@ def test_what_attention_returned_can_be_kept_where_all_else_is_made_again(
 
     again = jax.checkpoint(block, policy=policy)
     inputs = draw(1024, 1024, 40, jnp.bfloat16)
-    traced = jax.jit(jax.grad(again, (0, 1, 2))).trace(*inputs)
+    traced = jax.jit(jax.value_and_grad(again, (0, 1, 2))).trace(*inputs)
     text = traced.lower(lowering_platforms=(device,)).as_text()
     backward = 2 if device == "tpu" else 0  # splash's have the same name
     assert text.count(called) == forward + backward

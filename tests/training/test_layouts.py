@@ -48,7 +48,8 @@ def test_eight_devices_lose_what_one_does(folder, on_eight):
     assert set(found) == {1, 2, 3, 4} and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
 
 
-@pytest.mark.parametrize("devices", [pytest.param(4, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [4, 1])
 def test_a_run_goes_on_with_fewer_devices(folder, on_eight, devices):
     workdir = folder / f"from-eight-on-{devices}"
     shutil.copytree(on_eight, workdir)
@@ -72,13 +73,14 @@ def test_what_eight_devices_saved_is_what_four_and_one_read(tmp_path):
     elsewhere.require_same(tmp_path, read.state)
 
 
-@pytest.mark.parametrize("steps", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_two_processes_lose_what_one_does(folder, steps):
-    workdir = folder / f"two-{steps}"
-    kept = "--config.recompute=all but attention"
-    options = [*data_of(folder), f"--config.steps={steps}", kept]
-    commands.run(workdir, *options, devices=4, processes=2)
-    assert "8 devices" in commands.log_of(workdir).read_text()
+@pytest.mark.parametrize(
+    ("devices", "steps"), [(1, 3), pytest.param(4, 20, marks=pytest.mark.slow)]
+)
+def test_two_processes_lose_what_one_does(folder, devices, steps):
+    workdir = folder / f"two-on-{devices}"
+    options = [*data_of(folder), f"--config.steps={steps}"]
+    commands.run(workdir, *options, devices=devices, processes=2)
+    assert f"{2 * devices} devices" in commands.log_of(workdir).read_text()
     found = commands.losses(workdir)
     worst = worst_difference(commands.losses(folder / "one"), found)
     assert len(found) == steps and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"

@@ -19,22 +19,21 @@ from flashface_jax.training.program import Program
 from tests.small import CONFIG, with_changes
 from tests.training import commands
 
-STEPS = 40
-EVERY_STEP = [f"--config.steps={STEPS}", "--config.checkpoint_every=1"]
+EVERY_STEP = "--config.checkpoint_every=1"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a run that nobody disturbed."""
+    """A folder with a short run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("stops")
-    commands.run(folder / "undisturbed", *EVERY_STEP)
+    commands.run(folder / "undisturbed", "--config.steps=12", EVERY_STEP)
     return folder
 
 
-def go_on(folder, name):
+def go_on(folder, name, steps):
     """Start a run on the same data."""
     data = f"--config.data.dataset={folder / 'undisturbed' / 'data'}"
-    return commands.start(folder / name, *EVERY_STEP, data)[0]
+    return commands.start(folder / name, f"--config.steps={steps}", EVERY_STEP, data)[0]
 
 
 def wait_for_steps(process, workdir, wanted):
@@ -48,12 +47,14 @@ def wait_for_steps(process, workdir, wanted):
     return True
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills):
+@pytest.mark.parametrize(
+    ("kills", "steps"), [(2, 12), pytest.param(20, 80, marks=pytest.mark.slow)]
+)
+def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills, steps):
     workdir, moments = folder / f"killed-{kills}", random.Random(kills)
     done = 0
     while done < kills:
-        process = go_on(folder, workdir.name)
+        process = go_on(folder, workdir.name, steps)
         # A step with its checkpoint takes about half a second, most of which is writing.
         running = wait_for_steps(process, workdir, wanted=1)
         assert running, f"over after {done} kills: more steps are needed"
@@ -61,10 +62,12 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills)
         process.kill()
         process.wait()
         done += 1
-    finishing = go_on(folder, workdir.name)
-    assert finishing.wait() == 0, commands.log_of(workdir).read_text()[-3000:]
-    expected, found = (commands.losses(folder / name) for name in ("undisturbed", workdir.name))
-    assert found == expected
+    undisturbed = "undisturbed" if steps == 12 else f"undisturbed-{steps}"
+    for name in {workdir.name, undisturbed}:
+        finishing = go_on(folder, name, steps)
+        assert finishing.wait() == 0, commands.log_of(folder / name).read_text()[-3000:]
+    expected, found = (commands.losses(folder / name) for name in (undisturbed, workdir.name))
+    assert len(found) == steps and found == expected
 
 
 def test_a_run_that_is_told_to_stop_saves_and_ends_well(folder):
