@@ -74,10 +74,10 @@ def test_what_eight_devices_saved_is_what_four_and_one_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("devices", "steps"), [(1, 3), pytest.param(4, 20, marks=pytest.mark.slow)]
+    ("devices", "steps"), [(4, 3), pytest.param(4, 20, marks=pytest.mark.slow)]
 )
 def test_two_processes_lose_what_one_does(folder, devices, steps):
-    workdir = folder / f"two-on-{devices}"
+    workdir = folder / f"two-{steps}"
     options = [*data_of(folder), f"--config.steps={steps}"]
     commands.run(workdir, *options, devices=devices, processes=2)
     assert f"{2 * devices} devices" in commands.log_of(workdir).read_text()
