@@ -36,7 +36,8 @@ NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError
 """What reading JSON of another form than was written raises."""
 WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
-
+CONFIG_FILE = "config.json"
+"""Where a directory keeps its system's configuration."""
 TRAIN_FILE = "train.json"
 """Where a run keeps its configuration."""
 
@@ -57,7 +58,7 @@ def on_one_device(shapes: Params) -> Params:
 def write_config(directory: Path, config: SystemConfig) -> None:
     """Write `config.json`."""
     described = {"format": FORMAT, "system": dataclasses.asdict(config)}
-    (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    (directory / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def read_config(directory: Path) -> SystemConfig:
@@ -66,7 +67,7 @@ def read_config(directory: Path) -> SystemConfig:
     Raises:
         WeightsError: if it is missing, damaged or of another format.
     """
-    path = directory / "config.json"
+    path = directory / CONFIG_FILE
     try:
         described = json.loads(path.read_text())
         if described["format"] != FORMAT:
@@ -76,7 +77,7 @@ def read_config(directory: Path) -> SystemConfig:
         return from_json(SystemConfig, described["system"], "the system")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise WeightsError(
-            f"{directory} is no weights directory: it has no config.json. "
+            f"{directory} is no weights directory: it has no {CONFIG_FILE}. "
             "`python -m flashface_jax.convert official --help` makes one."
         ) from error
     except WeightsError:

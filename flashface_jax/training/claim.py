@@ -7,7 +7,7 @@ from typing import Any
 
 from flashface_jax.files import whole_file
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.weights import TRAIN_FILE, write_config
+from flashface_jax.weights import CONFIG_FILE, TRAIN_FILE, write_config
 
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {
@@ -30,14 +30,24 @@ RESUMABLE_CHANGES = {
 }
 
 
+def is_claimed(workdir: Path) -> bool:
+    """Whether a run has begun there: its data and its starting state were found to fit."""
+    return (workdir / TRAIN_FILE).exists()
+
+
 def check(workdir: Path, config: TrainConfig) -> None:
-    """Refuse a directory that holds a run of another configuration.
+    """Refuse a directory that holds a run of another configuration, or other weights.
 
     Raises:
         ValueError: naming what differs.
     """
     path = workdir / TRAIN_FILE
-    if not path.exists():
+    if not is_claimed(workdir):
+        if (workdir / CONFIG_FILE).exists():
+            raise ValueError(
+                f"{workdir} holds weights, and no run: choose another workdir, and start from them "
+                f"with --config.initial={workdir}."
+            )
         return
     try:
         written = json.loads(path.read_text())

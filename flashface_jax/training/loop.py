@@ -27,7 +27,7 @@ from flashface_jax.training.health import UNREAD, Health, Taken
 from flashface_jax.training.observer import Observer
 from flashface_jax.training.precomputed import precomputed_batches, require_same_weights
 from flashface_jax.training.preview import make_preview
-from flashface_jax.training.processes import StopRequest, is_first, say
+from flashface_jax.training.processes import StopRequest, is_first, say, total
 from flashface_jax.training.program import Program
 from flashface_jax.training.start import fitting_weights, starting_state
 from flashface_jax.training.state import TrainState
@@ -50,7 +50,8 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     """
     program = Program.over(config)
     claim.check(workdir, config)
-    fitting_weights(config)  # before the data, which may take long to open
+    if not claim.is_claimed(workdir):
+        fitting_weights(config)  # before the data, which may take long to open
     workdir.mkdir(parents=True, exist_ok=True)
     say(f"training {program.layout.description}")
     data = _open_data(program, workdir)
@@ -146,7 +147,7 @@ def _take_steps(
             first = (bad.step - 1) * config.batch_size
             raise DivergedError(bad.in_words(data.names([first + r for r in bad.bad_rows[:4]])))
         if logs:
-            observer.log(step, undecodable_photos=float(data.batches.replaced))
+            observer.log(step, undecodable_photos=total(data.batches.replaced))
         if saves:
             checkpoints.save(state, step, fed.data_state)
         if stopped:

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 NOBODY = "coordinator_address should be defined"
@@ -68,6 +69,13 @@ def wait_for_all(what: str) -> None:
     """Wait until every process has come as far as this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def total(count: int) -> int:
+    """The sum over all processes; every one must call it."""
+    if jax.process_count() == 1:
+        return count
+    return int(multihost_utils.process_allgather(np.array(count)).sum())
 
 
 class StopRequest:

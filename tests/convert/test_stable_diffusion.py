@@ -1,6 +1,7 @@
 """Stable Diffusion as FlashFace's start: the same numbers as diffusers, from either layout."""
 
 import copy
+import json
 import math
 import re
 from dataclasses import replace
@@ -39,7 +40,11 @@ from flashface_jax.models.network import flatten, network, unflatten
 from flashface_jax.models.unet import References, UNet
 from flashface_jax.models.vae import AutoencoderKLConfig
 from flashface_jax.system import SystemConfig, build_system
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.loop import train
+from flashface_jax.training.program import Program
+from flashface_jax.training.start import starting_state
+from flashface_jax.weights import WeightsDirectory, open_weights
 from tests.convert import tiny_stable_diffusion as tiny
 from tests.recorded import assert_close, nhwc, relative_difference
 
@@ -111,6 +116,36 @@ def test_it_goes_into_the_released_layout_and_back(converted, tmp_path, capfd):
         )
         for name, value in flatten(converted.params[part]).items():
             np.testing.assert_array_equal(flatten(back)[name], value, err_msg=name)
+
+
+# -------------------------------------------------------------------------------------- training
+
+
+def test_training_starts_from_it(converted, tmp_path, capsys):
+    """The state before the first step is what was converted, and the first step has a gradient."""
+    small = replace(converted.config, image_size=32, reference_size=32)
+    config = TrainConfig(
+        steps=1,
+        batch_size=2,
+        system=small,
+        initial=str(converted.directory.path),
+        data=DataConfig(world=WorldConfig(identities=3, held_out=1, photos_per_identity=3)),
+        log_every=1,
+        checkpoint_every=1,
+        grid_people=0,
+    )
+    state = starting_state(Program.over(config))
+    held = {**flatten(state.frozen), **flatten(state.params)}
+    expected = flatten(converted.params)
+    assert set(held) == {name for name in expected if not name.startswith("image_tower")}
+    for name, value in held.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    train(config, tmp_path / "run")
+    assert f"starting from {converted.directory.path}" in capsys.readouterr().out
+    logged = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])
+    assert math.isfinite(logged["loss"]) and logged["gradient_norm"] > 0
+    ours, theirs = open_weights(tmp_path / "run").tokenizer(), converted.directory.tokenizer()
+    assert ours.sha256 == theirs.sha256
 
 
 # ---------------------------------------------------------------------------------------- parity

@@ -115,3 +115,15 @@ def test_all_processes_stop_when_one_is_told_to(folder):
     )
     assert worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
     assert np.isfinite(list(commands.losses(workdir).values())).all()
+
+
+@pytest.mark.slow
+def test_all_processes_end_when_a_loss_is_no_number(folder):
+    workdir = folder / "diverged"
+    options = [*data_of(folder), "--config.optimizer.learning_rate=1e30"]
+    processes = commands.start(workdir, *options, devices=2, processes=2)
+    assert [process.wait(timeout=300) for process in processes] == [1, 1]
+    said = commands.log_of(workdir, 0).read_text()
+    assert "Step 2 has a loss of" in said and "with references" in said, said[-2000:]
+    assert "Traceback" not in said, said[-2000:]
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]

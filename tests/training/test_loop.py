@@ -11,10 +11,11 @@ from PIL import Image
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.claim import check, claim
 from flashface_jax.training.config import from_mapping
+from flashface_jax.training.data import open_dataset, open_tokenizer
 from flashface_jax.training.loop import train
 from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.program import Program
-from flashface_jax.weights import read_config
+from flashface_jax.weights import read_config, write_config
 from tests.small import CONFIG, with_changes
 
 
@@ -92,6 +93,31 @@ def test_another_world_is_not_taken_for_this_one(whole_run, tmp_path):
     config = with_changes(data=dataclasses.replace(CONFIG.data, world=world))
     with pytest.raises(ValueError, match=r"data holds another world than data.world describes"):
         train(config, tmp_path)
+
+
+def test_weights_are_no_place_for_a_run(tmp_path):
+    write_config(tmp_path, CONFIG.system)
+    written = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"holds weights, and no run: .*initial={tmp_path}"):
+        train(CONFIG, tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+        ("config.json", written)
+    ]
+
+
+def test_only_a_run_that_has_begun_keeps_its_tokenizer(whole_run, tmp_path):
+    """A first start that failed may have had weights, or captions, of another one."""
+    dataset = open_dataset(whole_run[0], CONFIG.data)
+    right = (whole_run[0] / "tokenizer/vocab.json").read_text()
+    (tmp_path / "tokenizer").mkdir()
+    left = tmp_path / "tokenizer/vocab.json"
+    left.write_text("{}")
+    open_tokenizer(tmp_path, CONFIG, dataset)
+    assert left.read_text() == right
+    claim(tmp_path, CONFIG)
+    left.write_text(right + "\n")
+    open_tokenizer(tmp_path, CONFIG, dataset)
+    assert left.read_text() == right + "\n"
 
 
 def test_the_last_step_cannot_be_moved_once_the_rate_falls_towards_it(tmp_path):

@@ -1,13 +1,19 @@
 """Times, rates and memory of a run."""
 
+import json
 import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from flashface_jax.planning import hardware
+from flashface_jax.planning.flops import count_flops
 from flashface_jax.training import telemetry
+from flashface_jax.training.observer import Observer
+from flashface_jax.training.program import Program, model_jaxpr
 from flashface_jax.training.telemetry import Speed, Throughput, device_memory, rates, speed_on
+from tests.small import CONFIG
 
 CHIPS = Speed(batch_size=256, model_flops=4e12, devices=8, peak_flops=1e12)
 
@@ -143,3 +149,16 @@ def test_memory_is_that_of_the_fullest_device():
 
 def test_a_cpu_tells_no_memory():
     assert device_memory([device.memory_stats() for device in jax.local_devices()]) == {}
+
+
+def test_a_run_on_a_known_accelerator_logs_its_utilisation(monkeypatch, tmp_path):
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(hardware._BY_KIND, kind, hardware.accelerator_of("TPU v5e"))
+    program = Program.over(CONFIG, jax.devices()[:1])
+    with Observer(program, tmp_path, 0) as observer:
+        observer.after(1, {"loss": jnp.float32(1.0), "gradient_norm": jnp.float32(2.0)})
+        observer.log(1)
+    found = json.loads((tmp_path / "metrics.jsonl").read_text())
+    flops = count_flops(model_jaxpr(CONFIG)).total
+    assert flops > 1e8
+    assert found["mfu"] == pytest.approx(flops / found["step_seconds"] / 197e12, rel=1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 from pathlib import Path
 
 import jax
@@ -74,6 +75,13 @@ def test_with_lora_what_is_frozen_stays_bit_for_bit(lora_run):
     assert any("self_attention" in name for name in frozen)
     for name, value in frozen.items():
         np.testing.assert_array_equal(value, was[name], err_msg=name)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(lora_run, tmp_path, capsys):
+    workdir, _, state = lora_run
+    shutil.copytree(workdir, tmp_path / "run")
+    again = train(dataclasses.replace(LORA, initial=str(tmp_path / "gone")), tmp_path / "run")
+    assert int(again.step) == int(state.step) and "resumed" in capsys.readouterr().out
 
 
 def test_with_lora_only_updates_references_and_reference_attention_train(lora_run):
