@@ -28,11 +28,12 @@ from flashface_jax.models.attention_backends import attention_named
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
 from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.run_weights import open_weights
 from flashface_jax.shots import ANYWHERE, Person, Shot
 from flashface_jax.stacking import stack_paintings, stack_people
 from flashface_jax.system import SamplingConfig, SystemConfig, build_system
 from flashface_jax.tokenizer import Tokenizer
-from flashface_jax.weights import open_weights, sha256_of
+from flashface_jax.weights import sha256_of
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -22,10 +22,10 @@ from flashface_jax.pictures import is_sheet, write_sheet
 from flashface_jax.pipeline import FlashFacePipeline
 from flashface_jax.records import Record, read_record
 from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.run_weights import open_weights
 from flashface_jax.sample_jobs import jobs_of
 from flashface_jax.sample_options import check_options, parse_arguments
 from flashface_jax.studio import Outcome, Reporter, Studio
-from flashface_jax.weights import open_weights
 
 FAILED, STOPPED = 1, 130
 

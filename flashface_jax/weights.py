@@ -24,12 +24,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from flashface_jax.from_json import from_json
-from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
 from flashface_jax.models.network import Network, Params, flatten
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
-from flashface_jax.training import parts
-from flashface_jax.training.checkpoint import UNREADABLE, Checkpoints
 
 FORMAT = 1
 NOT_DESCRIBED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -38,8 +35,6 @@ WRITTEN_AT_ONCE = 1  # GB that Orbax may hold besides the parameters themselves
 
 CONFIG_FILE = "config.json"
 """Where a directory keeps its system's configuration."""
-TRAIN_FILE = "train.json"
-"""Where a run keeps its configuration."""
 
 Place = Callable[[Params], Params]
 """From a tree of shapes to one of shardings."""
@@ -104,8 +99,12 @@ def write_params(directory: Path, part: str, params: Params) -> None:
         raise WeightsError(f"{place} could not be written: {error}") from error
 
 
-def _restore(folder: Path, shapes: Params, place: Place) -> Params:
-    """Read a saved tree; raises what Orbax does, and ValueError if it is another."""
+def restore_params(folder: Path, shapes: Params, place: Place) -> Params:
+    """Read a saved tree, whose leaves have these shapes, to where each belongs.
+
+    Raises:
+        ValueError: it is another tree; a damaged one makes Orbax raise many other errors.
+    """
     wanted = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -160,7 +159,7 @@ class WeightsDirectory:
                 f"{self.path} has no {part}: convert again with the file that holds it."
             )
         try:
-            return _restore(folder, network.shapes, place)
+            return restore_params(folder, network.shapes, place)
         except (ValueError, KeyError, OSError) as error:
             raise WeightsError(
                 f"{folder} is damaged, or holds another network than config.json says: {error}"
@@ -173,116 +172,6 @@ class WeightsDirectory:
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer."""
         return Tokenizer.from_directory(tokenizer_of(self.path))
-
-
-@dataclass(frozen=True)
-class RunDirectory(WeightsDirectory):
-    """The working directory of a training run; parameters are its newest checkpoint's."""
-
-    def params(self, part: str, network: Network, place: Place = on_one_device) -> Params:
-        """Read the parameters of one part, averaged if the run averages, low-rank updates added.
-
-        Raises:
-            WeightsError: if they are missing, damaged or of other shapes.
-        """
-        if not jax.tree.leaves(network.shapes):
-            return {}
-        lora = self.lora() if part == parts.FLASHFACE else None
-        shapes = {part: network.shapes}
-        if lora is not None:
-            shapes[parts.LORA] = self._update_shapes(network, lora)
-        newest = self._newest()
-        newest.require(part)
-        trainable = (part,) if f"params-{part}" in newest.items else ()
-        params, frozen = parts.split(shapes, trainable, lora)
-        return parts.join(newest.trained(params, place), newest.frozen(frozen, place), lora)[part]
-
-    def updates(self, flashface: Network, config: LoraConfig) -> Lora:
-        """Read the low-rank updates by themselves, averaged if the run averages.
-
-        Raises:
-            WeightsError: if they are missing, damaged or of other shapes.
-        """
-        shapes = {parts.LORA: self._update_shapes(flashface, config)}
-        newest = self._newest()
-        newest.require(parts.LORA)
-        updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
-        return updates
-
-    def holds(self, part: str) -> bool:
-        """Whether the newest checkpoint has a part; whether it is whole, reading says."""
-        return self._newest().holds(part)
-
-    def lora(self) -> LoraConfig | None:
-        """What the run's low-rank updates are like, if it trains such.
-
-        Raises:
-            WeightsError: if the run's configuration is missing or damaged.
-        """
-        path = self.path / TRAIN_FILE
-        try:
-            described = json.loads(path.read_text()).get("lora")
-            return None if described is None else from_json(LoraConfig, described, "lora")
-        except (*NOT_DESCRIBED, OSError) as error:
-            raise WeightsError(
-                f"{path} is missing or damaged: restore it from a copy ({error})."
-            ) from error
-
-    def _update_shapes(self, flashface: Network, config: LoraConfig) -> LoraShapes:
-        try:
-            return lora_shapes(flashface.shapes, config)
-        except ValueError as error:
-            raise WeightsError(f"{self.path / TRAIN_FILE} is damaged: {error}") from error
-
-    def _newest(self) -> "_Newest":
-        with closing(Checkpoints(self.path)) as checkpoints:
-            step = checkpoints.latest_step
-            if step is None:
-                raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            return _Newest(self.path, checkpoints.place / str(step), checkpoints.items(step))
-
-
-@dataclass(frozen=True)
-class _Newest:
-    """The newest checkpoint of a run.
-
-    Attributes:
-        path: the run's directory.
-        folder: the checkpoint's.
-        items: what it has.
-    """
-
-    path: Path
-    folder: Path
-    items: set[str]
-
-    def holds(self, part: str) -> bool:
-        return not self.items.isdisjoint({f"params-{part}", f"frozen-{part}"})
-
-    def require(self, part: str) -> None:
-        if not self.holds(part):
-            raise WeightsError(f"The newest checkpoint of {self.path} has no {part}.")
-
-    def trained(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
-        averaged = any(item.startswith("average-") for item in self.items)
-        return self._read("average" if averaged else "params", shapes, place)
-
-    def frozen(self, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
-        return self._read("frozen", shapes, place)
-
-    def _read(self, kind: str, shapes: dict[str, Params], place: Place) -> dict[str, Params]:
-        try:
-            return {
-                part: _restore(self.folder / f"{kind}-{part}", tree, place)
-                for part, tree in shapes.items()
-            }
-        except jax.errors.JaxRuntimeError:  # a device without room, say
-            raise
-        except UNREADABLE as error:  # what Orbax says of either fills screens
-            raise WeightsError(
-                f"The newest checkpoint of {self.path} is damaged, or is of other networks than "
-                "config.json says."
-            ) from error
 
 
 def tokenizer_of(directory: Path) -> Path:
@@ -307,13 +196,3 @@ def sha256_of(params: Params) -> str:
         # bfloat16 has no buffer of its own.
         digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def open_weights(path: Path) -> WeightsDirectory:
-    """Open a converted directory or the working directory of a run.
-
-    Raises:
-        WeightsError: if it is neither.
-    """
-    kind = RunDirectory if (path / "checkpoints").is_dir() else WeightsDirectory
-    return kind.open(path)

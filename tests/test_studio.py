@@ -13,8 +13,8 @@ from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.pipeline import FlashFacePipeline, Made
 from flashface_jax.records import read_record
 from flashface_jax.reference_cache import ReferenceCache
+from flashface_jax.run_weights import open_weights
 from flashface_jax.studio import Reporter, Studio
-from flashface_jax.weights import open_weights
 from tests.sampling import PlantedDetector, face_at, pixels, save
 
 

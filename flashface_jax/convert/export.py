@@ -28,9 +28,10 @@ from flashface_jax.convert.unused import read_unused, unused_path
 from flashface_jax.files import new_directory, require_new, require_space
 from flashface_jax.models.network import Network, flatten
 from flashface_jax.models.vae import PatchCosinesConfig
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import build_system
 from flashface_jax.tokenizer import write_clip_vocabulary
-from flashface_jax.weights import WeightsDirectory, open_weights
+from flashface_jax.weights import WeightsDirectory
 
 TABLES: dict[str, Callable[[Any], Table]] = {
     "flashface": flashface_table,

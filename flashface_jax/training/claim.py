@@ -7,7 +7,10 @@ from typing import Any
 
 from flashface_jax.files import whole_file
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.weights import CONFIG_FILE, TRAIN_FILE, write_config
+from flashface_jax.weights import CONFIG_FILE, write_config
+
+TRAIN_FILE = "train.json"
+"""Where a run keeps its configuration."""
 
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from flashface_jax.models.network import Params, flatten, unflatten
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import SystemConfig, build_system
 from flashface_jax.training import parts
 from flashface_jax.training.config import TrainConfig
@@ -14,7 +15,7 @@ from flashface_jax.training.initial import describe, plan_start, require_same_ar
 from flashface_jax.training.processes import say
 from flashface_jax.training.program import Program
 from flashface_jax.training.state import TrainState
-from flashface_jax.weights import WeightsDirectory, open_weights
+from flashface_jax.weights import WeightsDirectory
 
 
 def fitting_weights(config: TrainConfig) -> WeightsDirectory | None:

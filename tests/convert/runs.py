@@ -14,8 +14,9 @@ from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import train_tokenizer
 from flashface_jax.training import parts
 from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training.claim import TRAIN_FILE
 from flashface_jax.training.state import TrainState
-from flashface_jax.weights import TRAIN_FILE, write_config
+from flashface_jax.weights import write_config
 
 Parts = dict[str, Params]
 

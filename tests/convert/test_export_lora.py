@@ -20,7 +20,9 @@ from flashface_jax.models.lora import (
     with_lora,
 )
 from flashface_jax.models.network import Params, flatten, unflatten
-from flashface_jax.weights import TRAIN_FILE, RunDirectory, WeightsDirectory, open_weights
+from flashface_jax.run_weights import RunDirectory, open_weights
+from flashface_jax.training.claim import TRAIN_FILE
+from flashface_jax.weights import WeightsDirectory
 from tests.convert.conftest import HEADS
 from tests.convert.runs import write_run
 from tests.recorded import assert_close, drawn_parameters

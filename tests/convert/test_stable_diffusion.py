@@ -39,12 +39,13 @@ from flashface_jax.models.flashface import FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network, unflatten
 from flashface_jax.models.unet import References, UNet
 from flashface_jax.models.vae import AutoencoderKLConfig
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import SystemConfig, build_system
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
 from flashface_jax.training.loop import train
 from flashface_jax.training.program import Program
 from flashface_jax.training.start import starting_state
-from flashface_jax.weights import WeightsDirectory, open_weights
+from flashface_jax.weights import WeightsDirectory
 from tests.convert import tiny_stable_diffusion as tiny
 from tests.recorded import assert_close, nhwc, relative_difference
 

@@ -22,6 +22,7 @@ from flashface_jax.data.precomputing import drafting, writing
 from flashface_jax.data.transforms import UndecodableError
 from flashface_jax.diffusion.loss import draw
 from flashface_jax.models.vae import PatchCosinesConfig
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import build_system
 from flashface_jax.training.batch import Batch, EncodedBatch
 from flashface_jax.training.config import DataConfig
@@ -30,7 +31,6 @@ from flashface_jax.training.loop import train
 from flashface_jax.training.precomputed import encoders_sha256
 from flashface_jax.training.program import Program
 from flashface_jax.training.step import make_sample_losses
-from flashface_jax.weights import open_weights
 from tests.data.encoded_world import config, no_posterior, run, system
 from tests.data.worlds import flat_dataset
 from tests.random_weights import write_random_weights

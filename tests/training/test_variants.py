@@ -13,6 +13,7 @@ import pytest
 from flashface_jax.models.lora import LoraConfig, trains_beside_lora
 from flashface_jax.models.network import flatten
 from flashface_jax.models.vae import PatchCosines, PatchCosinesConfig
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import build_system
 from flashface_jax.training.batch import Batch, without_face
 from flashface_jax.training.config import TrainConfig, from_mapping
@@ -20,7 +21,6 @@ from flashface_jax.training.loop import train
 from flashface_jax.training.paper import denoiser_changed, flashface_changed
 from flashface_jax.training.program import Program
 from flashface_jax.training.start import starting_state
-from flashface_jax.weights import open_weights
 from tests.small import CONFIG, with_changes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))

@@ -21,11 +21,11 @@ from flashface_jax.data.precomputing.writing import Work
 from flashface_jax.data.samples import SampleShape
 from flashface_jax.files import require_new, whole_file
 from flashface_jax.pipeline import resolve_precision
+from flashface_jax.run_weights import open_weights
 from flashface_jax.system import SystemConfig
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training.plan import load_config
 from flashface_jax.training.precomputed import sizes_of
-from flashface_jax.weights import open_weights
 
 
 @dataclass(frozen=True)
