@@ -2,13 +2,13 @@
 
     python benchmarks/input_pipeline.py [--dataset DIR] [--seconds 6] [--rounds 3]
     python benchmarks/input_pipeline.py --steps 10000            # memory of a long run
-    python benchmarks/input_pipeline.py --config configs/synthetic.py   # data wait of a train step
 
 Without a dataset one is made in a temporary folder: 300 identities x 12 textured photos of 900x700
 pixels, about 190 kB each, with face crops of 224 stored beside them. A sample is a target at 768
 and one to four references at 224; nothing is dropped, so that the bound decodes just what the
 pipeline does. The bound decodes with as many threads as the machine has cores, and is measured in
-turn with every case: a ratio is of neighbours in time.
+turn with every case: a ratio is of neighbours in time. A training run logs how long it waits for
+its batches itself, as data_wait.
 """
 
 import argparse
@@ -184,47 +184,6 @@ def long_run(dataset: IdClusters, tokenizer: Tokenizer, steps: int) -> None:
     batches.close()
 
 
-def data_wait(config_path: Path, steps: int = 60) -> None:
-    """Share of a real train step's time that passes waiting for its batch."""
-    import jax  # noqa: PLC0415  (workers import this file, too)
-
-    from flashface_jax.training.batch import Batch  # noqa: PLC0415
-    from flashface_jax.training.config_file import load_config  # noqa: PLC0415
-    from flashface_jax.training.data import (  # noqa: PLC0415
-        open_dataset,
-        open_tokenizer,
-        sample_shape,
-    )
-    from flashface_jax.training.program import Program  # noqa: PLC0415
-
-    config = load_config(config_path)
-    with tempfile.TemporaryDirectory() as workdir:
-        dataset = open_dataset(Path(workdir), config.data)
-        tokenizer = open_tokenizer(Path(workdir), config, dataset)
-        shape, draws = sample_shape(config), config.data.draws
-        pool = photo_pool(dataset, TRAIN, shape.reference_size)
-        samples = ordered(pool, 0, MakeSample(pool, tokenizer, shape, draws))
-        batches = BatchLoader(samples, config.batch_size, {}, config.data.loader)
-        program = Program.over(config)
-        state, step = program.fresh_state(), program.step(tokenizer([""]))
-        waited, began = 0.0, 0.0
-        for i in range(10 + steps):
-            if i == 10:
-                jax.block_until_ready(state)
-                waited, began = 0.0, time.perf_counter()
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            state, _ = step(state, program.layout.place_rows(Batch(**batch)))
-            jax.block_until_ready(state)
-        total = time.perf_counter() - began
-        print(
-            f"{1e3 * total / steps:.0f} ms a step, of which {1e3 * waited / steps:.2f} ms "
-            f"({100 * waited / total:.1f} %) waiting for data"
-        )
-        batches.close()
-
-
 def main() -> None:
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
@@ -233,10 +192,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="make the dataset here, and leave it")
     parser.add_argument("--rounds", type=int, default=3, help="of all cases in turn")
     parser.add_argument("--steps", type=int, help="measure memory over so many batches instead")
-    parser.add_argument("--config", type=Path, help="measure a train step's data wait instead")
     asked = parser.parse_args()
-    if asked.config:
-        return data_wait(asked.config)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         dataset = IdClusters(asked.dataset) if asked.dataset else make_dataset(asked.keep or root)

@@ -147,7 +147,7 @@ def _take_steps(
             first = (bad.step - 1) * config.batch_size
             raise DivergedError(bad.in_words(data.names([first + r for r in bad.bad_rows[:4]])))
         if logs:
-            observer.log(step, undecodable_photos=total(data.batches.replaced))
+            observer.log(step, undecodable_photos=float(total(data.batches.replaced)))
         if saves:
             checkpoints.save(state, step, fed.data_state)
         if stopped:

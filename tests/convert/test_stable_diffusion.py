@@ -122,26 +122,32 @@ def test_it_goes_into_the_released_layout_and_back(converted, tmp_path, capfd):
 # -------------------------------------------------------------------------------------- training
 
 
-def test_training_starts_from_it(converted, tmp_path, capsys):
-    """The state before the first step is what was converted, and the first step has a gradient."""
-    small = replace(converted.config, image_size=32, reference_size=32)
-    config = TrainConfig(
+def run_from(converted):
+    """The shortest run that starts from the converted weights."""
+    return TrainConfig(
         steps=1,
         batch_size=2,
-        system=small,
+        system=replace(converted.config, image_size=32, reference_size=32),
         initial=str(converted.directory.path),
         data=DataConfig(world=WorldConfig(identities=3, held_out=1, photos_per_identity=3)),
         log_every=1,
         checkpoint_every=1,
         grid_people=0,
     )
-    state = starting_state(Program.over(config))
+
+
+def test_the_state_before_the_first_step_is_what_was_converted(converted):
+    state = starting_state(Program.over(run_from(converted)))
     held = {**flatten(state.frozen), **flatten(state.params)}
     expected = flatten(converted.params)
     assert set(held) == {name for name in expected if not name.startswith("image_tower")}
     for name, value in held.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
-    train(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_it_trains(converted, tmp_path, capsys):
+    train(run_from(converted), tmp_path / "run")
     assert f"starting from {converted.directory.path}" in capsys.readouterr().out
     logged = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])
     assert math.isfinite(logged["loss"]) and logged["gradient_norm"] > 0

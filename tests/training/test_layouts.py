@@ -19,10 +19,18 @@ FLOAT_TOLERANCE = 1e-5  # relative, of a loss
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a run on one device of as many steps as any test compares."""
+    """A folder with a short run on one device."""
     folder = tmp_path_factory.mktemp("layouts")
-    commands.run(folder / "one", "--config.steps=20")
+    commands.run(folder / "one", "--config.steps=4")
     return folder
+
+
+@pytest.fixture(scope="module")
+def twenty_losses(folder):
+    """Losses of the same run, gone on with."""
+    shutil.copytree(folder / "one", folder / "twenty")
+    commands.run(folder / "twenty", *data_of(folder), "--config.steps=20")
+    return commands.losses(folder / "twenty")
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +81,38 @@ def test_what_eight_devices_saved_is_what_four_and_one_read(tmp_path):
     elsewhere.require_same(tmp_path, read.state)
 
 
-@pytest.mark.parametrize(
-    ("devices", "steps"), [(4, 3), pytest.param(4, 20, marks=pytest.mark.slow)]
-)
-def test_two_processes_lose_what_one_does(folder, devices, steps):
+def in_two_processes(folder, steps):
+    """Losses of the run on four devices in each of two processes."""
     workdir = folder / f"two-{steps}"
     options = [*data_of(folder), f"--config.steps={steps}"]
-    commands.run(workdir, *options, devices=devices, processes=2)
-    assert f"{2 * devices} devices" in commands.log_of(workdir).read_text()
-    found = commands.losses(workdir)
+    commands.run(workdir, *options, devices=4, processes=2)
+    assert "8 devices" in commands.log_of(workdir).read_text()
+    return commands.losses(workdir)
+
+
+def test_two_processes_lose_what_one_does(folder):
+    found = in_two_processes(folder, steps=3)
     worst = worst_difference(commands.losses(folder / "one"), found)
-    assert len(found) == steps and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
+    assert len(found) == 3 and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
 
 
 @pytest.mark.slow
-def test_eight_devices_lose_what_one_does_for_twenty_steps(folder):
-    commands.run(folder / "eight-20", *data_of(folder), "--config.steps=20", devices=8)
-    found = commands.losses(folder / "eight-20")
-    worst = worst_difference(commands.losses(folder / "one"), found)
+def test_two_processes_lose_what_one_does_for_twenty_steps(folder, twenty_losses):
+    found = in_two_processes(folder, steps=20)
+    worst = worst_difference(twenty_losses, found)
     assert len(found) == 20 and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
 
 
 @pytest.mark.slow
-def test_all_processes_stop_when_one_is_told_to(folder):
+def test_eight_devices_lose_what_one_does_for_twenty_steps(folder, twenty_losses):
+    commands.run(folder / "eight-20", *data_of(folder), "--config.steps=20", devices=8)
+    found = commands.losses(folder / "eight-20")
+    worst = worst_difference(twenty_losses, found)
+    assert len(found) == 20 and worst <= FLOAT_TOLERANCE, f"{worst:.1e}"
+
+
+@pytest.mark.slow
+def test_all_processes_stop_when_one_is_told_to(folder, twenty_losses):
     workdir = folder / "told"
     options = [*data_of(folder), "--config.steps=1000", "--config.checkpoint_every=1000"]
     processes = commands.start(workdir, *options, devices=1, processes=2)
@@ -110,7 +127,7 @@ def test_all_processes_stop_when_one_is_told_to(folder):
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
     assert max(saved) == last
     worst = worst_difference(
-        {step: loss for step, loss in commands.losses(folder / "one").items() if step <= last},
+        {step: loss for step, loss in twenty_losses.items() if step <= last},
         {step: loss for step, loss in commands.losses(workdir).items() if step <= 20},
     )
     assert worst <= FLOAT_TOLERANCE, f"{worst:.1e}"

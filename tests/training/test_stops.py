@@ -20,13 +20,14 @@ from tests.small import CONFIG, with_changes
 from tests.training import commands
 
 EVERY_STEP = "--config.checkpoint_every=1"
+SHORT = 8
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a short run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("stops")
-    commands.run(folder / "undisturbed", "--config.steps=12", EVERY_STEP)
+    commands.run(folder / "undisturbed", f"--config.steps={SHORT}", EVERY_STEP)
     return folder
 
 
@@ -48,7 +49,7 @@ def wait_for_steps(process, workdir, wanted):
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(2, 12), pytest.param(20, 80, marks=pytest.mark.slow)]
+    ("kills", "steps"), [(1, SHORT), pytest.param(20, 80, marks=pytest.mark.slow)]
 )
 def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills, steps):
     workdir, moments = folder / f"killed-{kills}", random.Random(kills)
@@ -62,7 +63,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills,
         process.kill()
         process.wait()
         done += 1
-    undisturbed = "undisturbed" if steps == 12 else f"undisturbed-{steps}"
+    undisturbed = "undisturbed" if steps == SHORT else f"undisturbed-{steps}"
     for name in {workdir.name, undisturbed}:
         finishing = go_on(folder, name, steps)
         assert finishing.wait() == 0, commands.log_of(folder / name).read_text()[-3000:]
