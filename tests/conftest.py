@@ -7,7 +7,7 @@ import tempfile
 # so do XLA's newer fusions, which take a fifth of the time.
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    + os.environ.get("XLA_FLAGS", "")
+    "--xla_cpu_parallel_codegen_split_count=1 " + os.environ.get("XLA_FLAGS", "")
 )
 
 # Runs of the same configuration compile once, in whichever process they are.

@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
         sampling=SamplingConfig(steps=3, prompt_suffix="", negative_suffix=""),
     ),
     trainable=("flashface", "text_tower"),
-    optimizer=OptimizerConfig(learning_rate=1e-3, ema_decay=0.9),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
     data=DataConfig(
         world=WorldConfig(identities=6, held_out=2, photos_per_identity=5, vocabulary=600)
     ),
@@ -46,6 +46,10 @@ CONFIG = TrainConfig(
     grid_every=6,
     grid_people=2,
 )
+
+
+AVERAGING = dataclasses.replace(CONFIG, optimizer=OptimizerConfig("adam", 1e-3, ema_decay=0.9))
+"""The same with a moving average, which takes a fifth longer to compile."""
 
 
 def with_changes(**changes) -> TrainConfig:

@@ -113,6 +113,7 @@ class TextTower(nnx.Module):
             )
         )
 
+    @jax.named_scope("text_tower")
     def __call__(self, tokens: Int[Array, "batch words"]) -> TextContext:
         """Last hidden states after the final LayerNorm, float32: the denoiser's text context."""
         x = self.token_embedding[...][tokens] + self.position_embedding[...]

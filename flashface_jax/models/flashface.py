@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -67,6 +68,7 @@ class FlashFace(nnx.Module):
             middle=self.denoiser.middle if tied else None,
         )
 
+    @jax.named_scope("reference_net")
     def encode_references(
         self,
         latents: ReferenceLatent,
@@ -101,6 +103,7 @@ class FlashFace(nnx.Module):
         placement = self.denoiser.config.reference_attention
         return placement != "none" and (part == "middle" or placement in (part, "both"))
 
+    @jax.named_scope("denoiser")
     def denoise(
         self,
         latents: Latent,

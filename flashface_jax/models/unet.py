@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Float
@@ -353,7 +354,8 @@ class UNet(nnx.Module):
         features: dict[str, Tokens] = {}
 
         def through(stage: Stage | Middle, x: FeatureMap, name: str) -> FeatureMap:
-            x, made = stage(x, time, context, seen(name))
+            with jax.named_scope(name):  # what profiles and compiled programs call it
+                x, made = stage(x, time, context, seen(name))
             features.update({f"{name}/{i}": feature for i, feature in enumerate(made)})
             return x
 

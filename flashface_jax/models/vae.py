@@ -7,6 +7,7 @@ for small worlds without a pretrained autoencoder. Which one a model uses is con
 import math
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
@@ -206,6 +207,7 @@ class Encoder(nnx.Module):
         self.norm = group_norm(channels, keys)
         self.conv_out = conv(channels, 2 * config.latent_channels, compute, keys)
 
+    @jax.named_scope("autoencoder/encoder")
     def __call__(self, x: Image) -> FeatureMap:
         """Encode."""
         x = self.run(self.conv_in, x)
@@ -233,6 +235,7 @@ class Decoder(nnx.Module):
         self.norm = group_norm(channels, keys)
         self.conv_out = conv(channels, 3, compute, keys)
 
+    @jax.named_scope("autoencoder/decoder")
     def __call__(self, z: FeatureMap) -> Image:
         """Decode."""
         x = self.middle(self.run(self.conv_in, z))

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 from PIL import Image
@@ -100,5 +99,5 @@ def _speed(program: Program) -> Speed:
     config, devices = program.config, program.layout.mesh.devices
     kind = devices.flat[0].device_kind
     known = accelerator_of(kind) is not None
-    flops: Any = count_flops(model_jaxpr(config)).total if known else None
+    flops = float(count_flops(model_jaxpr(config)).total) if known else None
     return speed_on(kind, devices.size, config.batch_size, flops)

@@ -134,6 +134,7 @@ def moving(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in ("step", "params", "average", "optimizer")}
 
 
+@jax.named_scope("optimizer")
 def updated(
     state: TrainState,
     gradients: dict[str, Params],

@@ -27,10 +27,11 @@ TINY = UNetConfig(
     base_channels=32,
     channel_multipliers=(1, 2),
     residual_blocks=(1, 1),
-    transformer_depth=(1, 2),
+    transformer_depth=(1, 1),
     context_channels=12,
     num_heads=4,
 )
+DEEPER = replace(TINY, transformer_depth=(1, 2))
 
 
 @cache
@@ -105,7 +106,7 @@ def test_specs_of_the_released_model():
     ],
 )
 def test_placement_of_reference_attention(placement, places):
-    config = UNetConfig(**{**vars(TINY), "reference_attention": placement})
+    config = replace(DEEPER, reference_attention=placement)
     names = flatten(build(config).shapes)
     found = {name.split("/")[1] for name in names if "reference_attention" in name}
     assert found == places
@@ -126,7 +127,7 @@ def test_reference_net_is_tied_or_has_its_own_middle():
     )
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 3), (12, 9)])
+@pytest.mark.parametrize("size", [(7, 5), (1, 3), (12, 9)])
 def test_any_size_of_latent(size):
     net, x = build(), inputs(*size)
     assert run(net, randomised(net), x, strength=1.0).shape == (2, *size, 4)

@@ -12,9 +12,9 @@ from flashface_jax.models.network import flatten
 from flashface_jax.training.checkpoint import Checkpoints
 from flashface_jax.training.program import Program
 from flashface_jax.training.sharding import ShardingConfig
-from tests.small import with_changes
+from tests.small import AVERAGING
 
-CONFIG = with_changes(batch_size=8, sharding=ShardingConfig(smallest=256))
+CONFIG = dataclasses.replace(AVERAGING, batch_size=8, sharding=ShardingConfig(smallest=256))
 
 
 def leaves(state):

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     world = WorldConfig(identities=10, held_out=2, photos_per_identity=5, vocabulary=600)
     config = with_changes(
         batch_size=8,
+        trainable=("flashface",),
         grid_people=0,
         checkpoint_every=2,
         data=DataConfig(world=world),

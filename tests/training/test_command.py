@@ -1,11 +1,15 @@
 """train.py as a command: what it says when something is wrong."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from flashface_jax.training import processes
 
 ROOT = Path(__file__).parents[2]
 # The command, where training is stopped by Ctrl-C as soon as it begins.
@@ -43,12 +47,33 @@ WRONG = {
 }
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """A machine that knows of no other, as JAX says that in a process that has no devices yet."""
+
+    def initialize(*given):
+        raise ValueError(f"{processes.NOBODY}.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.chdir(ROOT)
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_line(tmp_path, name):
+def test_what_is_wrong_is_said_in_one_line(alone, tmp_path, capsys, monkeypatch, name):
     word, said = WRONG[name]
-    status, err = run("--workdir", tmp_path / "run", word)
-    assert status == 1
+    words = ["--config", "configs/synthetic.py", "--workdir", str(tmp_path / "run"), word]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path("train.py", run_name="__main__")
+    err = capsys.readouterr().err
+    assert ended.value.code == 1
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+def test_what_is_wrong_is_said_by_the_program(tmp_path):
+    status, err = run("--workdir", tmp_path / "run", "--config.data.dataset=nowhere")
+    assert status == 1
+    assert err.startswith("error: nowhere holds no dataset") and err.count("\n") == 1
 
 
 def test_ctrl_c_is_told_in_a_line(tmp_path):

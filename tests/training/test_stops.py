@@ -20,72 +20,63 @@ from tests.small import CONFIG, with_changes
 from tests.training import commands
 
 EVERY_STEP = "--config.checkpoint_every=1"
-SHORT = 8
+ENDLESS = "--config.steps=100000"
+KILLS, STEPS = 20, 80
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with a short run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("stops")
-    commands.run(folder / "undisturbed", f"--config.steps={SHORT}", EVERY_STEP)
-    return folder
+def start(workdir, *options):
+    """Start a run that saves after every step, unless an option says otherwise."""
+    return commands.start(workdir, EVERY_STEP, *options)[0]
 
 
-def go_on(folder, name, steps):
-    """Start a run on the same data."""
-    data = f"--config.data.dataset={folder / 'undisturbed' / 'data'}"
-    return commands.start(folder / name, f"--config.steps={steps}", EVERY_STEP, data)[0]
+def data_of(workdir):
+    """Train on the data that a run made."""
+    return f"--config.data.dataset={workdir / 'data'}"
 
 
 def wait_for_steps(process, workdir, wanted):
-    """Wait until so many more steps are logged; False if the run ended before."""
+    """Wait until so many more steps are logged."""
     before = len(commands.losses(workdir))
     while len(commands.losses(workdir)) < before + wanted:
-        if process.poll() is not None:
-            assert process.returncode == 0, commands.log_of(workdir).read_text()[-3000:]
-            return False
+        assert process.poll() is None, commands.log_of(workdir).read_text()[-3000:]
         time.sleep(0.01)
-    return True
 
 
-@pytest.mark.parametrize(
-    ("kills", "steps"), [(1, SHORT), pytest.param(20, 80, marks=pytest.mark.slow)]
-)
-def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(folder, kills, steps):
-    workdir, moments = folder / f"killed-{kills}", random.Random(kills)
-    done = 0
-    while done < kills:
-        process = go_on(folder, workdir.name, steps)
-        # A step with its checkpoint takes about half a second, most of which is writing.
-        running = wait_for_steps(process, workdir, wanted=1)
-        assert running, f"over after {done} kills: more steps are needed"
-        time.sleep(moments.uniform(0, 1))
-        process.kill()
-        process.wait()
-        done += 1
-    undisturbed = "undisturbed" if steps == SHORT else f"undisturbed-{steps}"
-    for name in {workdir.name, undisturbed}:
-        finishing = go_on(folder, name, steps)
-        assert finishing.wait() == 0, commands.log_of(folder / name).read_text()[-3000:]
-    expected, found = (commands.losses(folder / name) for name in (undisturbed, workdir.name))
-    assert len(found) == steps and found == expected
+def kill_amid_steps(process, workdir, moments):
+    """Kill a run at some moment after its next step."""
+    wait_for_steps(process, workdir, wanted=1)
+    # A step with its checkpoint takes about half a second, most of which is writing.
+    time.sleep(moments.uniform(0, 1))
+    process.kill()
+    process.wait()
 
 
-def test_a_run_that_is_told_to_stop_saves_and_ends_well(folder):
-    workdir = folder / "told"
-    process = commands.start(
-        workdir,
-        f"--config.data.dataset={folder / 'undisturbed' / 'data'}",
-        "--config.steps=100000",
-        "--config.checkpoint_every=100000",
-    )[0]
-    assert wait_for_steps(process, workdir, wanted=3)
+def test_a_run_killed_and_then_told_to_stop_goes_on_as_if_it_had_not_been(tmp_path):
+    workdir = tmp_path / "disturbed"
+    kill_amid_steps(start(workdir, ENDLESS), workdir, random.Random(0))
+    process = start(workdir, ENDLESS, "--config.checkpoint_every=100000")
+    wait_for_steps(process, workdir, wanted=2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
-    last = max(commands.losses(workdir))
+    found = commands.losses(workdir)
     said = commands.log_of(workdir).read_text()
-    assert f"told to stop: saving step {last}; the same command goes on from it" in said
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(last)]
+    assert f"told to stop: saving step {max(found)}; the same command goes on from it" in said
+    assert str(max(found)) in [path.name for path in (workdir / "checkpoints").iterdir()]
+    steps = f"--config.steps={max(found)}"
+    assert start(tmp_path / "undisturbed", steps, data_of(workdir)).wait() == 0
+    assert found == commands.losses(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_moments_goes_on_as_if_it_had_not_been(tmp_path):
+    steps, moments = f"--config.steps={STEPS}", random.Random(KILLS)
+    assert start(tmp_path / "undisturbed", steps).wait() == 0
+    options = steps, data_of(tmp_path / "undisturbed")
+    for _ in range(KILLS):
+        kill_amid_steps(start(tmp_path / "killed", *options), tmp_path / "killed", moments)
+    assert start(tmp_path / "killed", *options).wait() == 0
+    found = commands.losses(tmp_path / "killed")
+    assert len(found) == STEPS and found == commands.losses(tmp_path / "undisturbed")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,16 @@ from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.paper import denoiser_changed, flashface_changed
 from flashface_jax.training.program import Program
 from flashface_jax.training.start import starting_state
+from tests.random_weights import write_random_weights
 from tests.small import CONFIG, with_changes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-BASE = with_changes(grid_people=0)
 LORA = with_changes(
-    steps=3, lora=LoraConfig(rank=2, alpha=4.0), trainable=("flashface",), grid_people=0
+    steps=3,
+    lora=LoraConfig(rank=2, alpha=4.0),
+    trainable=("flashface",),
+    optimizer=OptimizerConfig("adam", 1e-3, ema_decay=0.9),
+    grid_people=0,
 )
 
 
@@ -61,10 +65,10 @@ def test_configurations_of_the_paper_are_its_variants():
 
 @pytest.fixture(scope="module")
 def lora_run(tmp_path_factory):
-    """A run of low-rank updates of another run's weights, and its frozen state before."""
+    """A run of low-rank updates of other weights, and its frozen state before."""
     folder = tmp_path_factory.mktemp("lora")
-    train(BASE, folder / "base")
-    config = dataclasses.replace(LORA, initial=str(folder / "base"))
+    base = write_random_weights(folder / "base", CONFIG.system)
+    config = dataclasses.replace(LORA, initial=str(base))
     before = jax.device_get(starting_state(Program.over(config)).frozen)
     return folder / "run", before, train(config, folder / "run")
 
@@ -131,12 +135,9 @@ def one_step(config):
     return jax.device_get((state.params, metrics))
 
 
-WITHOUT_AVERAGE = with_changes(optimizer=OptimizerConfig())  # which compiles in less time
-
-
 @pytest.fixture(scope="module")
 def plain_step():
-    return one_step(WITHOUT_AVERAGE)
+    return one_step(CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +146,7 @@ def plain_step():
     ids=["smaller batches", "all but attention again"],
 )
 def test_saving_memory_changes_nothing(plain_step, changes):
-    (_, expected), (_, found) = (
-        plain_step,
-        one_step(dataclasses.replace(WITHOUT_AVERAGE, **changes)),
-    )
+    (_, expected), (_, found) = plain_step, one_step(with_changes(**changes))
     for name, tolerance in (("loss", 1e-6), ("gradient_norm", 1e-5), ("sample_loss", 1e-5)):
         worst = np.max(np.abs(found[name] - expected[name]) / expected[name])
         assert worst <= tolerance, f"{name}: {worst:.1e}"
@@ -164,8 +162,7 @@ def test_an_inpainting_model_is_shown_the_image_without_its_face():
 
 
 INPAINTING = denoiser_changed(
-    dataclasses.replace(
-        WITHOUT_AVERAGE,
+    with_changes(
         data=dataclasses.replace(
             CONFIG.data,
             draws=dataclasses.replace(
