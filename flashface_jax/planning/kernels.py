@@ -1,10 +1,10 @@
 """Operations of the attention kernels in a program compiled for TPUs, which XLA counts as none."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flashface_jax.planning.hlo import Execution, Program, arrays, executions
+from flashface_jax.planning.hlo import Execution, Instruction, Program, arrays, executions
 
 # Matmuls of queries x keys x channels of a head in each kernel of splash attention: logits and
 # values; logits, gradients of weights and queries; logits and gradients of weights, keys, values.
@@ -48,21 +48,27 @@ class KernelRun:
 
 def list_kernels(program: Program) -> list[KernelRun]:
     """Find all Pallas kernels of a program compiled for TPUs."""
-    return list(_kernel_runs(executions(program)))
+    return list_kernels_of(executions(program))
 
 
-def _kernel_runs(runs: Iterable[Execution]) -> Iterator[KernelRun]:
-    for run in runs:
-        instruction = run.instruction
-        if 'custom_call_target="tpu_custom_call"' not in instruction.attributes:
-            continue
-        name = re.sub(r"(\.clone|\.remat\d*|\.\d+)+$", "", instruction.name)
-        matmuls = next((n for start, n in MATMULS.items() if name.startswith(start)), 0)
-        # Two tables of blocks come first, then queries, keys and values by head.
-        layouts = instruction.attributes.partition("operand_layout_constraints={")[2]
-        operands = [shape for _, shape in arrays(layouts) if len(shape) == 3][2:4]
-        if matmuls and len(operands) == 2:
-            (heads, queries, channels), (_, keys, _) = operands
-            yield KernelRun(name, run.count, matmuls, heads, queries, keys, channels)
-        else:
-            yield KernelRun(name, run.count, 0, 0, 0, 0, 0)
+def is_kernel(instruction: Instruction) -> bool:
+    """Whether an instruction runs a Pallas kernel."""
+    return 'custom_call_target="tpu_custom_call"' in instruction.attributes
+
+
+def list_kernels_of(runs: Iterable[Execution]) -> list[KernelRun]:
+    """Find the Pallas kernels among what a program executes."""
+    return [_kernel_run(run) for run in runs if is_kernel(run.instruction)]
+
+
+def _kernel_run(run: Execution) -> KernelRun:
+    instruction = run.instruction
+    name = re.sub(r"(\.clone|\.remat\d*|\.\d+)+$", "", instruction.name)
+    matmuls = next((n for start, n in MATMULS.items() if name.startswith(start)), 0)
+    # Two tables of blocks come first, then queries, keys and values by head.
+    layouts = instruction.attributes.partition("operand_layout_constraints={")[2]
+    operands = [shape for _, shape in arrays(layouts) if len(shape) == 3][2:4]
+    if not matmuls or len(operands) != 2:
+        return KernelRun(name, run.count, 0, 0, 0, 0, 0)
+    (heads, queries, channels), (_, keys, _) = operands
+    return KernelRun(name, run.count, matmuls, heads, queries, keys, channels)

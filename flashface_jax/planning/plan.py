@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 
+from flashface_jax.planning.breakdown import Part, break_down
 from flashface_jax.planning.collectives import (
     CHAIN_START,
     Total,
@@ -13,6 +14,7 @@ from flashface_jax.planning.collectives import (
     total_collectives,
 )
 from flashface_jax.planning.compiling import compile_program, mesh_of
+from flashface_jax.planning.hardware import Accelerator
 from flashface_jax.planning.hlo import Program, executions, read_program
 from flashface_jax.planning.kernels import list_kernels
 from flashface_jax.planning.links import links_seconds
@@ -57,6 +59,7 @@ class Plan:
         work: of each chip.
         collectives: exchanges of a step, by kind and axes.
         bounds: of the time of a step.
+        parts: what takes it, the longest first; empty if the compiler gives no time of its own.
         mfu: model FLOPs utilisation at the least time of a step, 0 to 1; none is reached in truth.
         hardware_utilisation: the same of all operations that are done.
         images_per_second: at most.
@@ -73,6 +76,7 @@ class Plan:
     work: Work
     collectives: tuple[Total, ...]
     bounds: Roofline
+    parts: tuple[Part, ...]
     mfu: float
     hardware_utilisation: float
     images_per_second: float
@@ -115,6 +119,7 @@ def make_plan(lowered: jax.stages.Lowered, topology: Topology, run: Run, fast: b
         work=work,
         collectives=tuple(total_collectives(collectives, sizes)),
         bounds=bounds,
+        parts=tuple(_parts(program, work, chip)),
         mfu=model_utilisation(run.model_flops, bounds.step, topology.chips, chip.flops),
         hardware_utilisation=hardware_utilisation(work, bounds.step, chip),
         images_per_second=run.batch_size / bounds.step,
@@ -122,6 +127,10 @@ def make_plan(lowered: jax.stages.Lowered, topology: Topology, run: Run, fast: b
         compile_seconds=compile_seconds,
         notes=tuple(_notes(program, work)),
     )
+
+
+def _parts(program: Program, work: Work, chip: Accelerator) -> list[Part]:
+    return break_down(program, work.compiler_seconds, chip) if work.compiler_seconds else []
 
 
 def work_of(

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from flashface_jax.planning.breakdown import Part
 from flashface_jax.planning.collectives import Total
 from flashface_jax.planning.plan import Plan
 
 GIB, TERA, GIGA = 1 << 30, 1e12, 1e9
 LABEL_WIDTH = 38
+NOTICEABLE = 0.005  # share of the time
 
 Row = list[str]
 """A label and a cell for each plan; a label alone is a heading."""
@@ -75,6 +77,7 @@ def _rows(plans: Sequence[Plan]) -> list[Row]:
         row("links between chips", lambda plan: f"{1e3 * plan.bounds.links:.2f}"),
         row("step", lambda plan: f"{1e3 * plan.bounds.step:.2f}"),
         row("limited by", lambda plan: plan.bounds.limit),
+        *_part_rows(plans),
         ["at best"],
         row("images a second", lambda plan: f"{plan.images_per_second:,.0f}"),
         row(f"days for {steps} steps", lambda plan: f"{plan.days:.3g}"),
@@ -102,6 +105,32 @@ def _collective_rows(plans: Sequence[Plan]) -> list[Row]:
         )
         rows.append([f"{kind} over {axes}", *map(_count_and_size, found)])
     return rows
+
+
+def _part_rows(plans: Sequence[Plan]) -> list[Row]:
+    """What a step's work takes: a row for each noticeable part of the model, one for each kind."""
+    if not any(plan.parts for plan in plans):
+        return []
+    times = [{part.name: part.total for part in plan.parts} for plan in plans]
+    names = dict.fromkeys(
+        name
+        for each in times
+        for name, time in each.items()
+        if time >= NOTICEABLE * sum(each.values())
+    )
+    kinds: dict[str, Callable[[Part], float]] = {
+        "all attention kernels": lambda part: part.kernels,
+        "all matmuls, with what is fused": lambda part: part.matmuls,
+        "all else: norms, sums, copies": lambda part: part.rest,
+    }
+    return [
+        ["of which, by part of the model and kind, ms"],
+        *([name, *(f"{1e3 * each.get(name, 0):.2f}" for each in times)] for name in names),
+        *(
+            [label, *(f"{1e3 * sum(map(kind, plan.parts)):.2f}" for plan in plans)]
+            for label, kind in kinds.items()
+        ),
+    ]
 
 
 def _count_and_size(totals: Sequence[Total]) -> str:

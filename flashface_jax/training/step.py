@@ -83,11 +83,12 @@ def make_train_step(
             jax.value_and_grad(mean_loss, has_aux=True), config.accumulate, layout
         )
         (loss, losses), gradients = gradient(state.params, (batch, drawn))
-        norm = optax.tree.norm(gradients)
-        healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = updated(state, gradients, optimizer, config.optimizer.ema_decay)
-        # From the first loss that is not finite on, the state stands still.
-        new = jax.tree.map(lambda now, was: jnp.where(healthy, now, was), new, moving(state))
+        with jax.named_scope("optimizer"):
+            norm = optax.tree.norm(gradients)
+            healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(norm)
+            new = updated(state, gradients, optimizer, config.optimizer.ema_decay)
+            # From the first loss that is not finite on, the state stands still.
+            new = jax.tree.map(lambda now, was: jnp.where(healthy, now, was), new, moving(state))
         metrics = {
             "loss": loss,
             "gradient_norm": norm,
@@ -134,7 +135,6 @@ def moving(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in ("step", "params", "average", "optimizer")}
 
 
-@jax.named_scope("optimizer")
 def updated(
     state: TrainState,
     gradients: dict[str, Params],

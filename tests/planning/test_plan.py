@@ -16,6 +16,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flashface_jax.planning import plan as planned
+from flashface_jax.planning.breakdown import Part
 from flashface_jax.planning.compiling import elapsing
 from flashface_jax.training import plan as command
 from flashface_jax.training.plan import load_config, main
@@ -124,6 +126,16 @@ def test_a_table_in_markdown_has_as_many_cells_in_every_row(on_this_machine, cap
     assert rows[1] == "| --- | ---: | ---: |"
 
 
+def test_parts_of_the_model_stand_in_the_table(on_this_machine, capsys, monkeypatch):
+    parts = [Part("denoiser/decoder", 1e-3, 2e-3, 3e-3), Part("text_tower", rest=1e-6)]
+    monkeypatch.setattr(planned, "_parts", lambda *given: parts)
+    _, out, _ = run(capsys, "--topology", "v5e:1x1", "--effort", "full")
+    rows = dict(re.findall(r"^  (\S.*?) {2,}([\d.]+)$", out, re.MULTILINE))
+    assert rows["denoiser/decoder"] == "6.00" and "text_tower" not in rows
+    kinds = {name: cell for name, cell in rows.items() if name.startswith("all ")}
+    assert list(kinds.values()) == ["1.00", "2.00", "3.00"], kinds
+
+
 @needs_libtpu
 def test_a_plan_of_four_chips_has_collectives_of_the_mesh(program, capsys, tmp_path):
     path = tmp_path / "plan.json"
@@ -138,6 +150,9 @@ def test_a_plan_of_four_chips_has_collectives_of_the_mesh(program, capsys, tmp_p
     assert kinds[("all-gather", "fsdp")] == weights
     assert kinds[("reduce-scatter", "fsdp")] in (weights, 2 * weights)  # in float32 or not
     assert 0 < plan["bounds"]["links"] <= plan["bounds"]["step"]
+    if plan["work"]["compiler_seconds"] is not None:
+        whole = sum(part["matmuls"] + part["rest"] for part in plan["parts"])
+        assert whole == pytest.approx(plan["work"]["compiler_seconds"], rel=1e-9)
     assert 0 < plan["mfu"] < 1 and 0 < plan["hardware_utilisation"] < 1
 
 
