@@ -9,7 +9,7 @@ from PIL import Image
 from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.demo import demonstrate, load_config, report
 from flashface_jax.evaluation.identity import train_identity_encoder
-from tests.small import CONFIG
+from tests.small import AVERAGING
 
 TRUST = {"auc": 0.97, "same": 76.0, "different": 2.0}
 
@@ -25,7 +25,7 @@ def test_a_demo_of_the_smallest_run(tmp_path, capsys):
     encoder = train_identity_encoder(people, steps=2, batch_size=8, progress=False)
     (tmp_path / "demo").mkdir()
     encoder.save(tmp_path / "demo" / "identity_encoder.npz")  # as an interrupted demo leaves it
-    demonstrate(CONFIG, people, tmp_path / "demo", most_people=2)
+    demonstrate(AVERAGING, people, tmp_path / "demo", most_people=2)
     said = capsys.readouterr().out
     for name in ("own references", "another's", "no references"):
         assert name in said

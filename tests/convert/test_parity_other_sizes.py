@@ -87,6 +87,7 @@ def test_denoiser_and_features_equal_the_released_ones(system, params):
         assert_close(name, features[name][0], recorded[place], NETWORK)
 
 
+@pytest.mark.slow
 def test_guided_run_equals_the_released_one(directory, system, params):
     recorded = arrays("deep_unet")
     count, text, reference, launch, strength, early = map(float, recorded["sample_settings"])

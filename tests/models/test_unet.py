@@ -159,7 +159,9 @@ def test_weights_equal_copies_in_any_order():
     assert change > 1e-3, f"counting a reference twice changed the output by only {change:.1e}"
 
 
-@pytest.mark.parametrize("placement", ["encoder", "decoder", "both"])
+@pytest.mark.parametrize(
+    "placement", [pytest.param("encoder", marks=pytest.mark.slow), "decoder", "both"]
+)
 def test_rows_beside_equal_rows_of_their_own(placement):
     """Predicted with and without references from one encoder pass, or from two."""
     net = build(replace(TINY, reference_attention=placement))
