@@ -31,10 +31,10 @@ pip install 'flashface-jax[plan]' brings; best in an environment of its own, as 
 wherever it is installed). That takes minutes for each topology, and some GB of memory.
 
 Printed for each topology: what a chip must hold, against its HBM; what it computes, moves and
-sends in a step; the time that takes at least, and what limits it (the roofline); and so images a
-second, days of the run and utilisation. A real run is slower: it also waits for data, for what does
-not overlap, and for work that is neither matmul nor memory. Take the days as a lower bound, and the
-memory as what the compiler will ask for.
+sends in a step; the time that takes at least, what limits it (the roofline), and which parts of the
+model take it; and so images a second, days of the run and utilisation. A real run is slower: it
+also waits for data, for what does not overlap, and for work that is neither matmul nor memory. Take
+the days as a lower bound, and the memory as what the compiler will ask for.
 """
 
 EPILOG = (
