@@ -1,17 +1,21 @@
 """Checks array shapes at run time in every test; computes in full float32 precision."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 # The suite compiles far more than it computes: LLVM's optimisations cost more than they save, and
-# so do XLA's newer fusions, which take a fifth of the time.
+# so do XLA's newer fusions and compiling a program in parts, which take a quarter of the time.
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1 " + os.environ.get("XLA_FLAGS", "")
 )
 
 # Runs of the same configuration compile once, in whichever process they are.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="flashface-tests-"))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # processes that the tests start inherit it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flashface-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from jaxtyping import install_import_hook

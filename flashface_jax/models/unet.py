@@ -371,7 +371,8 @@ class UNet(nnx.Module):
             if isinstance(stage, Stage):
                 x = through(stage, x, f"encoder/{i}")
             else:
-                x = self.run(stage, x)
+                with jax.named_scope(f"encoder/{i}"):
+                    x = self.run(stage, x)
             skips.append(x)
         if late and beside:
             x, time, context = fork(x), fork(time), fork(context)
@@ -380,5 +381,6 @@ class UNet(nnx.Module):
         for i, stage in enumerate(self.decoder):
             x = through(stage, jnp.concatenate([x, skips.pop()], axis=-1), f"decoder/{i}")
             if stage.upsample is not None:
-                x = self.run(stage.upsample, upsample_nearest(x, *skips[-1].shape[1:3]))
+                with jax.named_scope(f"decoder/{i}"):
+                    x = self.run(stage.upsample, upsample_nearest(x, *skips[-1].shape[1:3]))
         return x, features

@@ -1,8 +1,9 @@
 """Where the time of a program compiled for TPUs goes, by part of the model and kind of work.
 
 JAX notes with every operation the named scopes that it comes from, and the compiler how many cycles
-it reckons with. Attention kernels have no such note: their time is that of their operations at the
-chip's peak, padding included.
+it reckons with. The cycles' sum is larger than the compiler's own time for the program: that time
+is shared out as they are. Attention kernels have no such note: their time is that of their
+operations at the chip's peak, padding included.
 """
 
 import re
@@ -15,8 +16,10 @@ from flashface_jax.planning.hlo import Execution, Program, executions
 from flashface_jax.planning.kernels import is_kernel, list_kernels_of
 
 OTHER = "other"
-TRANSFORMATIONS = {"shard_map", "checkpoint", "rematted_computation", "while", "body", "cond"}
-"""Words that JAX puts among the scopes."""
+TRANSFORMED = re.compile(
+    r".*\(.*|\d+|shard_map|checkpoint|rematted_computation|while|body|cond|closed_call|branch_\d+_fun"
+)
+"""Words that JAX puts among the scopes, and numbers of stages."""
 LEVELS = 2  # of nested scopes that make a part: denoiser/decoder, but not denoiser/decoder/3
 
 
@@ -27,7 +30,7 @@ class Part:
     Attributes:
         name: its scopes, e.g. "denoiser/decoder".
         kernels: of attention kernels.
-        matmuls: of operations with a matmul or convolution in them, and what is fused with it.
+        matmuls: of matmuls and convolutions, and what is directly fused with them.
         rest: of all else: norms, activations, copies, sums.
     """
 
@@ -43,7 +46,9 @@ class Part:
 
 
 def break_down(program: Program, compiler_seconds: float, chip: Accelerator) -> list[Part]:
-    """Split a step's time up; the longest part comes first.
+    """Split the time of kernels, and of all else but links, up; the longest part comes first.
+
+    Nothing is returned for a program whose operations tell no cycles.
 
     Args:
         program: compiled for a TPU.
@@ -62,7 +67,9 @@ def break_down(program: Program, compiler_seconds: float, chip: Accelerator) -> 
             kind = "matmuls" if _multiplies(run, multiplying) else "rest"
             cycles[name, kind] += run.count * _cycles(run.instruction.attributes)
     everything = sum(cycles.values())
-    second = compiler_seconds / everything if everything else 0.0
+    if not everything:
+        return []
+    second = compiler_seconds / everything
     names = {name for name, _ in cycles} | set(kernels)
     parts = [
         Part(name, kernels[name], *(second * cycles[name, kind] for kind in ("matmuls", "rest")))
@@ -76,13 +83,14 @@ def part_of(attributes: str) -> str:
     noted = re.search(r'op_name="([^"]*)"', attributes)
     if noted is None:
         return OTHER
-    # The last word is the operation; transformations and inner functions have parentheses.
-    scopes = [word for word in noted[1].split("/")[:-1] if _names_a_scope(word)]
-    return "/".join(scopes[:LEVELS]) or OTHER
-
-
-def _names_a_scope(word: str) -> bool:
-    return not ("(" in word or word.isdigit() or word in TRANSFORMATIONS)
+    # The last word is the operation. Operations that the compiler joined have several names.
+    words = noted[1].split(";")[0].split("/")[:-1]
+    scopes = [word for word in words if not TRANSFORMED.fullmatch(word)]
+    if not scopes:
+        return OTHER
+    # What is made again for the backward pass has its scopes twice.
+    last = len(scopes) - 1 - scopes[::-1].index(scopes[0])
+    return "/".join(scopes[last : last + LEVELS])
 
 
 def _cycles(attributes: str) -> int:

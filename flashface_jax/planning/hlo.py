@@ -6,7 +6,7 @@ Only what is needed is read of it: names, types, operations, operands and attrib
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -76,6 +76,8 @@ def read_program(text: str) -> Program:
             current.append(_instruction(match[2], match[3], bool(match[1])))
         elif line.startswith("}") and line.strip() == "}":
             current = None
+        elif current:  # a kernel's attributes go on over several lines
+            current[-1] = replace(current[-1], attributes=f"{current[-1].attributes}\n{line}")
     if not program.entry:
         raise ValueError("The text of the compiled program cannot be read: it has no ENTRY.")
     return program

@@ -59,7 +59,7 @@ class Plan:
         work: of each chip.
         collectives: exchanges of a step, by kind and axes.
         bounds: of the time of a step.
-        parts: what takes it, the longest first; empty if the compiler gives no time of its own.
+        parts: what takes time but for links, the longest first; empty if the compiler gives none.
         mfu: model FLOPs utilisation at the least time of a step, 0 to 1; none is reached in truth.
         hardware_utilisation: the same of all operations that are done.
         images_per_second: at most.

@@ -111,25 +111,31 @@ def _part_rows(plans: Sequence[Plan]) -> list[Row]:
     """What a step's work takes: a row for each noticeable part of the model, one for each kind."""
     if not any(plan.parts for plan in plans):
         return []
-    times = [{part.name: part.total for part in plan.parts} for plan in plans]
     names = dict.fromkeys(
-        name
-        for each in times
-        for name, time in each.items()
-        if time >= NOTICEABLE * sum(each.values())
+        part.name
+        for plan in plans
+        for part in plan.parts
+        if part.total >= NOTICEABLE * sum(each.total for each in plan.parts)
     )
     kinds: dict[str, Callable[[Part], float]] = {
         "all attention kernels": lambda part: part.kernels,
         "all matmuls, with what is fused": lambda part: part.matmuls,
         "all else: norms, sums, copies": lambda part: part.rest,
     }
+
+    def row(label: str, seconds: Callable[[Part], float]) -> Row:
+        return [
+            label,
+            *(f"{1e3 * sum(map(seconds, p.parts)):.2f}" if p.parts else "-" for p in plans),
+        ]
+
+    def in_part(name: str) -> Callable[[Part], float]:
+        return lambda part: part.total if part.name == name else 0.0
+
     return [
-        ["of which, by part of the model and kind, ms"],
-        *([name, *(f"{1e3 * each.get(name, 0):.2f}" for each in times)] for name in names),
-        *(
-            [label, *(f"{1e3 * sum(map(kind, plan.parts)):.2f}" for plan in plans)]
-            for label, kind in kinds.items()
-        ),
+        ["the compiler's estimate without links, ms"],
+        *(row(name, in_part(name)) for name in names),
+        *(row(label, seconds) for label, seconds in kinds.items()),
     ]
 
 

@@ -174,6 +174,12 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a run has saved a step there, whole or damaged."""
+    place = workdir / FOLDER
+    return place.is_dir() and any(path.name.isdigit() for path in place.iterdir())
+
+
 def _agreed(steps: list[int]) -> list[int]:
     """The first process' list: a mounted bucket may show the others an older one."""
     if jax.process_count() == 1:

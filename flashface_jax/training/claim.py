@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashface_jax.files import whole_file
+from flashface_jax.training.checkpoint import has_checkpoints
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights import CONFIG_FILE, write_config
 
@@ -33,11 +34,6 @@ RESUMABLE_CHANGES = {
 }
 
 
-def is_claimed(workdir: Path) -> bool:
-    """Whether a run has begun there: its data and its starting state were found to fit."""
-    return (workdir / TRAIN_FILE).exists()
-
-
 def check(workdir: Path, config: TrainConfig) -> None:
     """Refuse a directory that holds a run of another configuration, or other weights.
 
@@ -45,7 +41,9 @@ def check(workdir: Path, config: TrainConfig) -> None:
         ValueError: naming what differs.
     """
     path = workdir / TRAIN_FILE
-    if not is_claimed(workdir):
+    if not path.exists():
+        if has_checkpoints(workdir):
+            raise ValueError(f"{path} is missing beside checkpoints: restore it from a copy.")
         if (workdir / CONFIG_FILE).exists():
             raise ValueError(
                 f"{workdir} holds weights, and no run: choose another workdir, and start from them "

@@ -17,7 +17,7 @@ from flashface_jax.data.samples import SampleShape
 from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
 from flashface_jax.files import new_directory
 from flashface_jax.tokenizer import Tokenizer, train_tokenizer
-from flashface_jax.training.claim import is_claimed
+from flashface_jax.training.checkpoint import has_checkpoints
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
 from flashface_jax.training.processes import is_first, wait_for_all
 from flashface_jax.weights import tokenizer_of
@@ -70,8 +70,9 @@ def _build_world(config: WorldConfig, out: Path) -> None:
 def open_tokenizer(workdir: Path, config: TrainConfig, dataset: IdClusters) -> Tokenizer:
     """Open the run's tokenizer: that of the weights it starts from, or one of its captions' own."""
     path = workdir / "tokenizer"
-    if is_first() and not (is_claimed(workdir) and path.exists()):
-        shutil.rmtree(path, ignore_errors=True)  # a first start that failed had perhaps another
+    if is_first() and not (has_checkpoints(workdir) and path.exists()):
+        if path.exists():
+            shutil.rmtree(path)  # an earlier start, which saved nothing, had perhaps another
         with new_directory(path) as draft:
             if config.initial:
                 shutil.copytree(tokenizer_of(Path(config.initial)), draft, dirs_exist_ok=True)

@@ -19,7 +19,7 @@ from flashface_jax.data.samples import PhotoPool
 from flashface_jax.tokenizer import Tokenizer
 from flashface_jax.training import claim
 from flashface_jax.training.batch import batch_class
-from flashface_jax.training.checkpoint import Checkpoints
+from flashface_jax.training.checkpoint import Checkpoints, has_checkpoints
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.data import open_dataset, open_tokenizer, sample_shape
 from flashface_jax.training.feed import feed
@@ -50,7 +50,7 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     """
     program = Program.over(config)
     claim.check(workdir, config)
-    if not claim.is_claimed(workdir):
+    if not has_checkpoints(workdir):
         fitting_weights(config)  # before the data, which may take long to open
     workdir.mkdir(parents=True, exist_ok=True)
     say(f"training {program.layout.description}")

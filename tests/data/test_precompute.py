@@ -281,7 +281,6 @@ def test_a_stopped_command_goes_on_and_gives_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-@pytest.mark.slow
 def test_training_goes_on_from_what_is_stored_wherever_it_lies(dataset, weights, made, tmp_path):
     place = tmp_path / "latents"
     shutil.copytree(made("a posterior", "float16"), place)

@@ -16,6 +16,8 @@ def noted(scopes, cycles):
     )
 
 
+IN_A_LOOP = "while/body/closed_call/jvp()/shard_map/net/encoder/2/mul"
+MADE_AGAIN = "transpose(jvp())/shard_map/net/encoder/1/net/encoder/1/checkpoint/dot_general"
 PROGRAM = f"""HloModule hand
 
 %multiplying (a: bf16[8,8]) -> bf16[8,8] {{
@@ -25,7 +27,7 @@ PROGRAM = f"""HloModule hand
 
 %turn (p: bf16[8,8]) -> bf16[8,8] {{
   %p = bf16[8,8]{{1,0}} parameter(0)
-  ROOT %n = bf16[8,8]{{1,0}} add(%p, %p), {noted("jvp()/while/body/net/encoder/2/mul", 100)}
+  ROOT %n = bf16[8,8]{{1,0}} add(%p, %p), {noted(IN_A_LOOP, 100)}
 }}
 
 ENTRY %main (x: bf16[8,8]) -> bf16[8,8] {{
@@ -33,13 +35,15 @@ ENTRY %main (x: bf16[8,8]) -> bf16[8,8] {{
   %one = bf16[8,8]{{1,0}} fusion(%x), kind=kOutput, calls=%multiplying, \
 {noted("jvp()/shard_map/net/encoder/0/dot_general", 200)}
   %two = bf16[8,8]{{1,0}} fusion(%one), kind=kOutput, calls=%multiplying, \
-{noted("transpose(jvp())/shard_map/net/encoder/1/rematted_computation/dot_general", 300)}
+{noted(MADE_AGAIN, 300)}
   %loop = bf16[8,8]{{1,0}} while(%two), condition=%until, body=%turn, \
 backend_config={{"known_trip_count":{{"n":"4"}}}}
   %splash_mha_fwd_residuals.4 = bf16[8,1024,40]{{2,1,0}} custom-call(%loop), \
 custom_call_target="tpu_custom_call", operand_layout_constraints={{s8[1,1,1]{{2,1,0}}, \
 s8[1,1,1]{{2,1,0}}, bf16[8,1024,40]{{2,1,0}}, bf16[8,512,40]{{2,1,0}}}}, \
-metadata={{op_name="jit(step)/jvp()/net/middle/pallas_call"}}
+frontend_attributes={{kernel_metadata={{
+"block_q": 1024
+}}}}, metadata={{op_name="jit(step)/jvp()/net/middle/pallas_call"}}
   ROOT %sum = bf16[8,8]{{1,0}} add(%loop, %loop), {noted("reduce_sum", 100)}
 }}
 """
@@ -74,6 +78,9 @@ def test_the_longest_part_comes_first():
         ("jit(train_step)/jvp()/shard_map/denoiser/decoder/3/add", "denoiser/decoder"),
         ("jit(train_step)/transpose(jvp())/denoiser/middle/jit(silu)/mul", "denoiser/middle"),
         ("jit(train_step)/optimizer/mul", "optimizer"),
+        ("jit(train_step)/transpose(jvp())/shard_map/net/net/checkpoint/mul", "net"),
+        ("jit(train_step)/jvp()/text_tower/reshape;text_tower/reshape", "text_tower"),
+        ("jit(train_step)/cond/branch_1_fun/net/middle/add", "net/middle"),
         ("jit(train_step)/squeeze", "other"),
     ],
 )

@@ -113,8 +113,14 @@ def test_weights_are_no_place_for_a_run(tmp_path):
     ]
 
 
-def test_only_a_run_that_has_begun_keeps_its_tokenizer(whole_run, tmp_path):
-    """A first start that failed may have had weights, or captions, of another one."""
+def test_checkpoints_without_their_configuration_are_left_alone(tmp_path):
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"train.json is missing beside checkpoints: restore it"):
+        train(CONFIG, tmp_path)
+
+
+def test_only_a_run_that_has_saved_keeps_its_tokenizer(whole_run, tmp_path):
+    """An earlier start may have had weights, or captions, of another one."""
     dataset = open_dataset(whole_run[0], CONFIG.data)
     right = (whole_run[0] / "tokenizer/vocab.json").read_text()
     (tmp_path / "tokenizer").mkdir()
@@ -122,7 +128,7 @@ def test_only_a_run_that_has_begun_keeps_its_tokenizer(whole_run, tmp_path):
     left.write_text("{}")
     open_tokenizer(tmp_path, CONFIG, dataset)
     assert left.read_text() == right
-    claim(tmp_path, CONFIG)
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
     left.write_text(right + "\n")
     open_tokenizer(tmp_path, CONFIG, dataset)
     assert left.read_text() == right + "\n"

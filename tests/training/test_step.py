@@ -1,6 +1,7 @@
 """The train step and its loss: gradients reach everything that trains, drops are independent."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from flashface_jax.diffusion.loss import (
 )
 from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
+from flashface_jax.planning.breakdown import part_of
 from flashface_jax.training.batch import Batch
 from flashface_jax.training.optimizer import (
     OptimizerConfig,
@@ -27,6 +29,8 @@ from tests.small import CONFIG, with_changes
 WHOLE = with_changes(
     optimizer=OptimizerConfig(learning_rate=1e-2, ema_decay=0.999),
 )
+
+HALVES = ("encoder", "middle", "decoder")
 
 
 def batch(valid=True, seed=0):
@@ -191,3 +195,24 @@ def test_learning_rate_warms_up_and_decays():
 def test_schedule_levels_reach_the_loss():
     levels = noise_levels(CONFIG.system.schedule)
     assert len(levels) == 1000 and 0.029 < levels[0] < 0.03 and 0.997 < levels[-1] < 0.998
+
+
+def test_operations_bear_the_names_of_the_models_parts():
+    """As profiles and plans show them, also of what is made again, or done in smaller batches."""
+    config = with_changes(recompute="all but attention", accumulate=2)
+    program = Program.over(config, jax.devices()[:1])
+    step = program.step(np.zeros((1, 40), np.int32))
+    leaves, tree = jax.tree.flatten((program.shapes, program.batch_shapes()))
+    lowered = jax.jit(lambda *leaves: step(*jax.tree.unflatten(tree, leaves))).lower(*leaves)
+    names = re.findall(r'loc\("([^"/][^"]*)"\(', lowered.as_text(debug_info=True))
+    parts = {part_of(f'op_name="{name}"') for name in names}
+    halves = {f"{net}/{half}" for net in ("denoiser", "reference_net") for half in HALVES}
+    assert halves | {"text_tower", "optimizer"} <= parts, parts
+    assert parts <= halves | {
+        "denoiser",
+        "reference_net",
+        "text_tower",
+        "optimizer",
+        "draw",
+        "other",
+    }
