@@ -90,3 +90,7 @@ def test_scopes_name_the_part(scopes, part):
 
 def test_what_has_no_note_is_other():
     assert part_of("kind=kLoop, calls=%fused") == "other"
+
+
+def test_a_program_whose_operations_tell_no_cycles_is_not_split():
+    assert break_down(read_program(PROGRAM.replace("estimated_cycles", "bounds")), 2e-3, V5E) == []
