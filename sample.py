@@ -2,7 +2,7 @@
 
 import sys
 
-from flashface_jax.sample_command import run
+from flashface_jax.sampling.command import run
 
 if __name__ == "__main__":
     sys.exit(run())

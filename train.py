@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from absl import logging
 
-from flashface_jax.errors import sentence, stopped
+from flashface_jax.common.errors import sentence, stopped
 
 DESCRIPTION = """Train FlashFace.
 
@@ -57,8 +57,8 @@ def main() -> None:
     options, overrides = parse_arguments()
     # Imported here because processes that make samples import this file too, and need neither.
     from flashface_jax.training.config_file import load_config  # noqa: PLC0415
-    from flashface_jax.training.loop import train  # noqa: PLC0415
-    from flashface_jax.training.processes import join, say  # noqa: PLC0415
+    from flashface_jax.training.run.loop import train  # noqa: PLC0415
+    from flashface_jax.training.run.processes import join, say  # noqa: PLC0415
 
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
     try:
@@ -78,7 +78,7 @@ def main() -> None:
 
 def end(status: int) -> NoReturn:
     """End this process; one of several at once, as others would wait for it and it for them."""
-    from flashface_jax.training.processes import are_several  # noqa: PLC0415
+    from flashface_jax.training.run.processes import are_several  # noqa: PLC0415
 
     if are_several():
         sys.stderr.flush()

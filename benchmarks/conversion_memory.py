@@ -30,8 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from flashface_jax.models.network import flatten  # noqa: E402
-from flashface_jax.system import build_system  # noqa: E402
-from flashface_jax.weights import WeightsDirectory  # noqa: E402
+from flashface_jax.weights.directory import WeightsDirectory  # noqa: E402
+from flashface_jax.weights.system import build_system  # noqa: E402
 from tests.convert.tiny_stable_diffusion import original_full_size  # noqa: E402
 from tests.recorded import drawn, layout  # noqa: E402
 

@@ -67,11 +67,11 @@ def resident() -> float:
 def read(root: str, tokens: str, answers: "multiprocessing.Queue[dict[str, float]]") -> None:
     """Open the dataset in a fresh process and draw batches."""
     from flashface_jax.data.dataset import IdClusters  # noqa: PLC0415  (a process of its own)
-    from flashface_jax.data.draws import DrawOptions  # noqa: PLC0415
-    from flashface_jax.data.loader import LoaderOptions  # noqa: PLC0415
-    from flashface_jax.data.pipeline import Order, training_batches  # noqa: PLC0415
-    from flashface_jax.data.samples import SampleShape  # noqa: PLC0415
-    from flashface_jax.tokenizer import Tokenizer, train_tokenizer  # noqa: PLC0415
+    from flashface_jax.data.loading.draws import DrawOptions  # noqa: PLC0415
+    from flashface_jax.data.loading.loader import LoaderOptions  # noqa: PLC0415
+    from flashface_jax.data.loading.pipeline import Order, training_batches  # noqa: PLC0415
+    from flashface_jax.data.loading.samples import SampleShape  # noqa: PLC0415
+    from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer  # noqa: PLC0415
 
     if not Path(tokens).exists():
         train_tokenizer(["a picture of a person"], tokens, 16, 600)

@@ -30,12 +30,12 @@ from flashface_jax.data.build import build
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.dataset import TRAIN, IdClusters
-from flashface_jax.data.draws import DrawOptions, DropRates, draw_sample
-from flashface_jax.data.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.loading.draws import DrawOptions, DropRates, draw_sample
+from flashface_jax.data.loading.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.loading.pipeline import Order, fingerprint, ordered, photo_pool
+from flashface_jax.data.loading.samples import MakeSample, PhotoPool, SampleShape
 from flashface_jax.data.manifest import FILE_NAME, PhotoEntry, write_manifest
-from flashface_jax.data.pipeline import Order, fingerprint, ordered, photo_pool
-from flashface_jax.data.samples import MakeSample, PhotoPool, SampleShape
-from flashface_jax.tokenizer import Tokenizer, train_tokenizer
+from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
 
 SHAPE = SampleShape(image_size=768, reference_size=224, stride=8)
 DRAWS = DrawOptions(drop=DropRates(0.0, 0.0, 0.0))

@@ -16,25 +16,25 @@ from pathlib import Path
 import numpy as np
 
 from flashface_jax.data.build import build
+from flashface_jax.data.building.drawn_photos import write_photos
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.dataset import IdClusters
-from flashface_jax.data.draws import DrawOptions
-from flashface_jax.data.encoded_record import Layout
-from flashface_jax.data.loader import BatchLoader, LoaderOptions
-from flashface_jax.data.pipeline import Order, encoded_batches, training_batches
-from flashface_jax.data.precomputed import EMPTY_CONTEXT, Origin, Precomputed
+from flashface_jax.data.loading.draws import DrawOptions
+from flashface_jax.data.loading.encoded_record import Layout
+from flashface_jax.data.loading.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.loading.pipeline import Order, encoded_batches, training_batches
+from flashface_jax.data.loading.precomputed import EMPTY_CONTEXT, Origin, Precomputed
 from flashface_jax.data.precomputing.drafting import drafting
 from flashface_jax.data.precomputing.writing import Records, write_files
-from flashface_jax.data.synthetic import SyntheticWorld
-from flashface_jax.data.synthetic.photo_files import write_photos
 from flashface_jax.demo import load_config
 from flashface_jax.planning.flops import count_flops
-from flashface_jax.tokenizer import train_tokenizer
+from flashface_jax.training.computation.program import model_jaxpr
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.data import sample_shape
-from flashface_jax.training.precomputed import sizes_of
-from flashface_jax.training.program import model_jaxpr
+from flashface_jax.training.run.data import sample_shape
+from flashface_jax.training.run.precomputed import sizes_of
+from flashface_jax.weights.tokenizer import train_tokenizer
+from flashface_jax.world import SyntheticWorld
 
 PEOPLE, SIDE, BATCH = 16, 512, 16
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from sampling import LAUNCHED, SCHEDULE, STEPS, draw_inputs, random_params
 
-from flashface_jax.compilation import Options, compiler_options
+from flashface_jax.common.compilation import Options, compiler_options
 from flashface_jax.diffusion import sampling as sampler
 from flashface_jax.diffusion.guidance import TEXT_ONLY, Guidance, rescaled
 from flashface_jax.diffusion.sampling import (
@@ -32,7 +32,7 @@ from flashface_jax.diffusion.sampling import (
 )
 from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.models import blocks
-from flashface_jax.models.attention_backends import ALL_HEADS
+from flashface_jax.models.attention.backends import ALL_HEADS
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import network

@@ -13,10 +13,10 @@ import time
 import jax
 import numpy as np
 
+from flashface_jax.models.autoencoder.tiled_decoding import decode_in_tiles
+from flashface_jax.models.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, network
-from flashface_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
-from flashface_jax.models.vae_tiles import decode_in_tiles
 
 CONFIG = AutoencoderKLConfig()
 NETWORK = network(lambda keys: AutoencoderKL(CONFIG, Compute(), keys))

@@ -12,17 +12,17 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from flashface_jax.data.loader import LoaderOptions
-from flashface_jax.data.synthetic import Framing
+from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
+from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.models.vae import PatchCosinesConfig
-from flashface_jax.system import SamplingConfig, SystemConfig
+from flashface_jax.training.computation.optimizer import OptimizerConfig
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
-from flashface_jax.training.optimizer import OptimizerConfig
+from flashface_jax.weights.system import SamplingConfig, SystemConfig
+from flashface_jax.world import Framing
 
 
 def get_config() -> ConfigDict:

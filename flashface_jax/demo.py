@@ -18,7 +18,6 @@ from absl import logging
 from PIL import Image
 
 from flashface_jax.data.dataset import VALIDATION, IdClusters
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
     mean_and_standard_error,
@@ -26,14 +25,15 @@ from flashface_jax.evaluation.identity import (
     train_identity_encoder,
     verification_auc,
 )
-from flashface_jax.generation import Request
-from flashface_jax.pictures import contact_sheet
-from flashface_jax.pipeline import FlashFacePipeline
+from flashface_jax.sampling.contact_sheet import contact_sheet
+from flashface_jax.sampling.pipeline import FlashFacePipeline
+from flashface_jax.sampling.program import Request
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.config_file import load_config
-from flashface_jax.training.data import sample_shape
-from flashface_jax.training.held_out import HeldOut, held_out_requests, held_out_sheet
-from flashface_jax.training.loop import train
+from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.run.data import sample_shape
+from flashface_jax.training.run.loop import train
+from flashface_jax.world import SyntheticWorld
 
 CONFIG = Path("configs/synthetic.py")
 RECOGNITION_WORLD = SyntheticWorld(

@@ -28,7 +28,7 @@ jax.config.update("jax_default_matmul_precision", "float32")
 
 import pytest  # noqa: E402
 
-from tests import sampling  # noqa: E402
+from tests.sampling import world as sampling  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.demo import demonstrate, load_config, report
 from flashface_jax.evaluation.identity import train_identity_encoder
+from flashface_jax.world import SyntheticWorld
 from tests.small import AVERAGING
 
 TRUST = {"auc": 0.97, "same": 76.0, "different": 2.0}

@@ -9,6 +9,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from flashface_jax.common.files import new_directory, require_new, require_space
+from flashface_jax.convert.files.state_files import (
+    Form,
+    Precision,
+    State,
+    in_precision,
+    writer,
+)
 from flashface_jax.convert.official import (
     autoencoder_table,
     flashface_table,
@@ -16,22 +24,14 @@ from flashface_jax.convert.official import (
     text_tower_table,
 )
 from flashface_jax.convert.released import inexpressible, settings_to_tell
-from flashface_jax.convert.state_files import (
-    Form,
-    Precision,
-    State,
-    in_precision,
-    writer,
-)
 from flashface_jax.convert.table import ConversionError, Table
 from flashface_jax.convert.unused import read_unused, unused_path
-from flashface_jax.files import new_directory, require_new, require_space
+from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
 from flashface_jax.models.network import Network, flatten
-from flashface_jax.models.vae import PatchCosinesConfig
-from flashface_jax.run_weights import open_weights
-from flashface_jax.system import build_system
-from flashface_jax.tokenizer import write_clip_vocabulary
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.system import build_system
+from flashface_jax.weights.tokenizer import write_clip_vocabulary
 
 TABLES: dict[str, Callable[[Any], Table]] = {
     "flashface": flashface_table,

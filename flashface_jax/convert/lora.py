@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flashface_jax.convert.state_files import Precision, in_precision, write_safetensors
+from flashface_jax.common.files import require_new, whole_file
+from flashface_jax.convert.files.state_files import Precision, in_precision, write_safetensors
 from flashface_jax.convert.table import ConversionError
-from flashface_jax.files import require_new, whole_file
 from flashface_jax.models.lora import Lora, LoraConfig
 from flashface_jax.models.unet import StageSpec, UNetConfig, decoder_specs, encoder_specs
-from flashface_jax.run_weights import RunDirectory, open_weights
-from flashface_jax.system import build_system
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.run import RunDirectory, open_weights
+from flashface_jax.weights.system import build_system
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out_0"}
 ATTENTIONS = {"self_attention": "attn1", "cross_attention": "attn2"}

@@ -23,6 +23,7 @@ from flashface_jax.convert.table import (
     linear_without_bias,
     norm,
 )
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import (
@@ -32,7 +33,6 @@ from flashface_jax.models.unet import (
     decoder_specs,
     encoder_specs,
 )
-from flashface_jax.models.vae import AutoencoderKLConfig
 
 RESIDUAL = [
     ("layer1.0", "norm1", norm),

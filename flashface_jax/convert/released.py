@@ -6,11 +6,11 @@ nothing of heads, group norms, the autoencoder's attention or what the denoiser 
 
 from typing import Any
 
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.models.vae import AutoencoderKLConfig
-from flashface_jax.system import SystemConfig
+from flashface_jax.weights.system import SystemConfig
 
 PREDICTIONS = {"noise": "eps", "velocity": "v", "sample": "x0"}
 """Released name of each prediction."""

@@ -8,6 +8,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from flashface_jax.common.files import new_directory, require_space
+from flashface_jax.convert.files.tensors import Tensors
+from flashface_jax.convert.files.torch_file import TorchFile, UnreadableError
 from flashface_jax.convert.official import (
     autoencoder_table,
     flashface_table,
@@ -20,14 +23,11 @@ from flashface_jax.convert.official import (
 )
 from flashface_jax.convert.sizes import Shapes
 from flashface_jax.convert.table import ConversionError, Table, summary
-from flashface_jax.convert.tensors import Tensors
-from flashface_jax.convert.torch_file import TorchFile, UnreadableError
 from flashface_jax.convert.unused import find_unused, unused_path, write_unused
-from flashface_jax.files import new_directory, require_space
 from flashface_jax.models.network import Network, flatten
-from flashface_jax.system import SystemConfig, build_system
-from flashface_jax.tokenizer import convert_clip_vocabulary
-from flashface_jax.weights import write_config, write_params
+from flashface_jax.weights.directory import write_config, write_params
+from flashface_jax.weights.system import SystemConfig, build_system
+from flashface_jax.weights.tokenizer import convert_clip_vocabulary
 
 
 @dataclass(frozen=True)

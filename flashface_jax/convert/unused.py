@@ -12,9 +12,9 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from flashface_jax.convert.state_files import write_safetensors
+from flashface_jax.convert.files.state_files import write_safetensors
 from flashface_jax.convert.table import Shape, Table
-from flashface_jax.weights import WeightsError
+from flashface_jax.weights.directory import WeightsError
 
 Tensor = Float32[np.ndarray, "..."]
 

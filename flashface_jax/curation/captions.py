@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flashface_jax.errors import sentence
+from flashface_jax.common.errors import sentence
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 

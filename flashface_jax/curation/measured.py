@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 
+from flashface_jax.common.errors import sentence
 from flashface_jax.curation.duplicates import perceptual_hash
-from flashface_jax.curation.embedding import FaceEmbedder
-from flashface_jax.errors import sentence
 from flashface_jax.faces.choose import MIN_SCORE
 from flashface_jax.faces.detect import Face, FaceDetector, largest_first
+from flashface_jax.faces.embedding import FaceEmbedder
 from flashface_jax.faces.files import read_photo
 from flashface_jax.faces.sharpness import sharpness
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int
 
+from flashface_jax.common.from_json import from_json
 from flashface_jax.curation.clusters import ClusterRules, PersonFaces, find_person
 from flashface_jax.curation.duplicates import near_duplicates
 from flashface_jax.curation.measured import Measured
 from flashface_jax.curation.outcomes import KEPT
 from flashface_jax.curation.quality import QualityRules, flaw, sides
 from flashface_jax.data.manifest import Box, Landmarks
-from flashface_jax.from_json import from_json
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from flashface_jax.common.errors import sentence, stopped
+from flashface_jax.common.files import require_writable
 from flashface_jax.data.building.examination import DROPS, NOTES, Form
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.preparation import BuildOptions
@@ -35,8 +37,6 @@ from flashface_jax.data.building.removals import Removals, in_vain, read_removal
 from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import OUTCOMES, Builder
 from flashface_jax.data.manifest import find_manifest
-from flashface_jax.errors import sentence, stopped
-from flashface_jax.files import require_writable
 
 
 def build(source: Path, out: Path, options: BuildOptions) -> Path:
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print("\n".join([summary(place), *in_vain(_unmatched(options.removals, asked.out))]))
     print(f"wrote {place}, {asked.out / OUTCOMES}")
-    print(f"look at it: python -m flashface_jax.data.inspect {place}")
+    print(f"look at it: python -m flashface_jax.inspection.command {place}")
     return 0
 
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int64
 from tensorflow_datasets.core.file_adapters import FileFormat
 
-from flashface_jax.errors import sentence
+from flashface_jax.common.errors import sentence
 
 NAME = "id_clusters"
 TRAIN, VALIDATION = "train", "validation"

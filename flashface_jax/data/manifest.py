@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashface_jax.errors import sentence, shortened
-from flashface_jax.files import whole_file
-from flashface_jax.from_json import from_json
+from flashface_jax.common.errors import sentence, shortened
+from flashface_jax.common.files import whole_file
+from flashface_jax.common.from_json import from_json
 
 FILE_NAME = "manifest.jsonl"
 LARGEST = 1e9  # in pixels: nothing is farther away

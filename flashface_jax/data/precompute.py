@@ -25,8 +25,8 @@ from pathlib import Path
 from absl import logging
 from tqdm import tqdm
 
+from flashface_jax.common.errors import sentence, stopped
 from flashface_jax.data.dataset import IdClusters
-from flashface_jax.errors import sentence, stopped
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from flashface_jax.common.errors import sentence, shortened, stopped
 from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.removals import Removals, first_lines, in_vain, read_removals
 from flashface_jax.data.building.replacement import WORKSHOP, recover, replacing
@@ -32,7 +33,6 @@ from flashface_jax.data.building.rewriting import write_without
 from flashface_jax.data.building.selection import Named, digests, find_named
 from flashface_jax.data.dataset import NAME, TRAIN, IdClusters, find_dataset
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import STAGING
-from flashface_jax.errors import sentence, shortened, stopped
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from flashface_jax.shapes import Latent, PerStep, TextContext
+from flashface_jax.common.shapes import Latent, PerStep, TextContext
 
 BranchNoise = Float[Array, "branches batch h w c"]
 

@@ -8,11 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from flashface_jax.diffusion.noise import draw_noise
-from flashface_jax.diffusion.schedule import Prediction, add_noise, as_noise
-from flashface_jax.models.flashface import FlashFace
-from flashface_jax.models.unet import References
-from flashface_jax.shapes import (
+from flashface_jax.common.shapes import (
     ImageCondition,
     Latent,
     ReferenceLatent,
@@ -20,6 +16,10 @@ from flashface_jax.shapes import (
     TextContext,
     Timestep,
 )
+from flashface_jax.diffusion.noise import draw_noise
+from flashface_jax.diffusion.schedule import Prediction, add_noise, as_noise
+from flashface_jax.models.flashface import FlashFace
+from flashface_jax.models.unet import References
 
 
 @struct.dataclass

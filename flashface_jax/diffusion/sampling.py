@@ -8,6 +8,16 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from flashface_jax.common.shapes import (
+    ImageCondition,
+    Latent,
+    Mask,
+    PerStep,
+    ReferenceLatent,
+    ReferenceWeight,
+    Strength,
+    TextContext,
+)
 from flashface_jax.diffusion.guidance import (
     TEXT_AND_REFERENCES,
     TEXT_ONLY,
@@ -23,16 +33,6 @@ from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, add_nois
 from flashface_jax.diffusion.solvers import SOLVERS, SolverName, Update
 from flashface_jax.models.flashface import FlashFace, ReferenceFeatures
 from flashface_jax.models.unet import References
-from flashface_jax.shapes import (
-    ImageCondition,
-    Latent,
-    Mask,
-    PerStep,
-    ReferenceLatent,
-    ReferenceWeight,
-    Strength,
-    TextContext,
-)
 
 
 class Step(NamedTuple):

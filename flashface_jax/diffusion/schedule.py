@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int32
 
-from flashface_jax.shapes import Latent
+from flashface_jax.common.shapes import Latent
 
 Spacing = Literal["trailing", "linspace", "leading", "karras"]
 Prediction = Literal["noise", "velocity", "sample"]

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from flashface_jax.shapes import Latent, PerStep
+from flashface_jax.common.shapes import Latent, PerStep
 
 SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral"]
 Levels = Float64[np.ndarray, " levels"]

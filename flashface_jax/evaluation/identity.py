@@ -21,10 +21,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, UInt8
 from tqdm import tqdm
 
-from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.common.shapes import Image
 from flashface_jax.models.blocks import Compute, conv, layer_norm, linear
 from flashface_jax.models.network import Network, Params, flatten, network, unflatten
-from flashface_jax.shapes import Image
+from flashface_jax.world import SyntheticWorld
 
 Photos = UInt8[np.ndarray, "n H W 3"]
 Boxes = Float[np.ndarray, "n 4"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from flashface_jax.errors import shortened
+from flashface_jax.common.errors import shortened
 from flashface_jax.faces.detect import Face, largest_first
 
 Word = Literal["only", "largest"]

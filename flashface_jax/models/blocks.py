@@ -11,10 +11,7 @@ from flax import nnx, struct
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flashface_jax.models.attention import Attend, attend_with_references
-from flashface_jax.models.attention_backends import best_attention
-from flashface_jax.models.convolution import Convolve, best_convolution
-from flashface_jax.shapes import (
+from flashface_jax.common.shapes import (
     FeatureMap,
     ReferenceWeight,
     Strength,
@@ -22,6 +19,9 @@ from flashface_jax.shapes import (
     Timestep,
     Tokens,
 )
+from flashface_jax.models.attention.attend import Attend, attend_with_references
+from flashface_jax.models.attention.backends import best_attention
+from flashface_jax.models.convolution import Convolve, best_convolution
 
 NORM_GROUPS = 32
 GROUP_NORM_EPSILON = 1e-6  # the released model's; SD-1.5 had 1e-5 inside residual blocks

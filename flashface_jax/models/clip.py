@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from flashface_jax.common.shapes import Image, TextContext, Tokens
 from flashface_jax.models.blocks import (
     Compute,
     layer_norm,
     linear,
 )
-from flashface_jax.shapes import Image, TextContext, Tokens
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from flashface_jax.common.shapes import (
+    ImageCondition,
+    Latent,
+    ReferenceLatent,
+    TextContext,
+    Timestep,
+)
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten, unflatten
 from flashface_jax.models.unet import References, UNet, UNetConfig
-from flashface_jax.shapes import ImageCondition, Latent, ReferenceLatent, TextContext, Timestep
 
 ReferenceFeatures = dict[str, Float[Array, "sets refs _ _"]]
 

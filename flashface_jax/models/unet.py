@@ -12,6 +12,14 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Float
 
+from flashface_jax.common.shapes import (
+    FeatureMap,
+    ReferenceWeight,
+    Strength,
+    TextContext,
+    Timestep,
+    Tokens,
+)
 from flashface_jax.models.blocks import (
     BlockReference,
     Compute,
@@ -21,14 +29,6 @@ from flashface_jax.models.blocks import (
     conv,
     group_norm,
     upsample_nearest,
-)
-from flashface_jax.shapes import (
-    FeatureMap,
-    ReferenceWeight,
-    Strength,
-    TextContext,
-    Timestep,
-    Tokens,
 )
 
 ReferencePlacement = Literal["none", "encoder", "decoder", "both"]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flashface_jax.planning.hardware import Accelerator
-from flashface_jax.planning.hlo import Execution, Program, executions
-from flashface_jax.planning.kernels import is_kernel, list_kernels_of
+from flashface_jax.planning.hlo.kernels import is_kernel, list_kernels_of
+from flashface_jax.planning.hlo.text import Execution, Program, executions
 
 OTHER = "other"
 TRANSFORMED = re.compile(

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from flashface_jax.planning.collectives import Collective
 from flashface_jax.planning.hardware import Interconnect
+from flashface_jax.planning.hlo.collectives import Collective
 
 PASSES = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
 

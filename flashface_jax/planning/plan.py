@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import jax
 
 from flashface_jax.planning.breakdown import Part, break_down
-from flashface_jax.planning.collectives import (
+from flashface_jax.planning.compiling import compile_program, mesh_of
+from flashface_jax.planning.hardware import Accelerator
+from flashface_jax.planning.hlo.collectives import (
     CHAIN_START,
     Total,
     list_collectives,
     total_collectives,
 )
-from flashface_jax.planning.compiling import compile_program, mesh_of
-from flashface_jax.planning.hardware import Accelerator
-from flashface_jax.planning.hlo import Program, executions, read_program
-from flashface_jax.planning.kernels import list_kernels
+from flashface_jax.planning.hlo.kernels import list_kernels
+from flashface_jax.planning.hlo.loops import loop_work
+from flashface_jax.planning.hlo.text import Program, executions, read_program
 from flashface_jax.planning.links import links_seconds
-from flashface_jax.planning.loops import loop_work
 from flashface_jax.planning.memory import Memory, memory_of
 from flashface_jax.planning.roofline import (
     Roofline,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flashface_jax.planning.breakdown import Part
-from flashface_jax.planning.collectives import Total
+from flashface_jax.planning.hlo.collectives import Total
 from flashface_jax.planning.plan import Plan
 
 GIB, TERA, GIGA = 1 << 30, 1e12, 1e9

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flashface_jax.data.draws import DrawOptions
-from flashface_jax.data.loader import LoaderOptions
-from flashface_jax.data.synthetic import Framing, SyntheticWorld
+from flashface_jax.common.from_json import from_json
+from flashface_jax.data.loading.draws import DrawOptions
+from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.diffusion.loss import LossConfig
-from flashface_jax.from_json import from_json
 from flashface_jax.models.lora import LoraConfig
-from flashface_jax.system import SystemConfig
-from flashface_jax.training.blocks import Recompute
-from flashface_jax.training.optimizer import OptimizerConfig
-from flashface_jax.training.profiling import check_profile_steps
-from flashface_jax.training.sharding import ShardingConfig
+from flashface_jax.training.computation.blocks import Recompute
+from flashface_jax.training.computation.optimizer import OptimizerConfig
+from flashface_jax.training.computation.sharding import ShardingConfig
+from flashface_jax.training.monitoring.profiling import check_profile_steps
+from flashface_jax.weights.system import SystemConfig
+from flashface_jax.world import Framing, SyntheticWorld
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class TrainConfig:
         likeness: what judges how much the people in a grid look like themselves: an .npz file of an
             identity encoder, or the folder of an insightface model pack; "" for nothing.
         keep_checkpoints: newest checkpoints that are kept.
-        profile_steps: first step to trace and how many; see `training/profiling.py`.
+        profile_steps: first step to trace and how many; see `training/monitoring/profiling.py`.
     """
 
     seed: int = 0

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.system import SystemConfig
 from flashface_jax.training.config import TrainConfig
+from flashface_jax.weights.system import SystemConfig
 
 PAPER = TrainConfig(
     steps=50_000,

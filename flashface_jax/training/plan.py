@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from flashface_jax.errors import sentence, stopped
-from flashface_jax.files import require_writable, whole_file
+from flashface_jax.common.errors import sentence, stopped
+from flashface_jax.common.files import require_writable, whole_file
 from flashface_jax.planning.compiling import DoesNotFitError, elapsing
 from flashface_jax.planning.flops import count_flops
 from flashface_jax.planning.plan import Plan, Run, make_plan
@@ -138,7 +138,7 @@ def plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def plan_for(topology: Topology, config: TrainConfig, options: argparse.Namespace) -> Plan:
     """Compile the train step for one topology and foretell how it runs."""
     # The whole model's code, which takes seconds to import: --help and wrong usage need none of it.
-    from flashface_jax.training.program import lower_train_step  # noqa: PLC0415
+    from flashface_jax.training.computation.program import lower_train_step  # noqa: PLC0415
 
     if options.batch_per_chip:
         config = dataclasses.replace(config, batch_size=options.batch_per_chip * topology.chips)
@@ -156,7 +156,7 @@ def plan_for(topology: Topology, config: TrainConfig, options: argparse.Namespac
 @functools.cache
 def model_flops(config: TrainConfig) -> float:
     """Operations of loss and gradient of a whole batch, without recomputation."""
-    from flashface_jax.training.program import model_jaxpr  # noqa: PLC0415
+    from flashface_jax.training.computation.program import model_jaxpr  # noqa: PLC0415
 
     return elapsing(
         "counting the operations of the model",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace
 from flashface_jax.models.network import Params, network
-from flashface_jax.system import System, build_system
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.system import System, build_system
 from tests.recorded import drawn_state_dict
 
 HEADS = ["--num-heads", "4", "--clip-text-heads", "4", "--clip-image-heads", "2"]

@@ -10,13 +10,13 @@ import numpy as np
 
 from flashface_jax.models.lora import LoraConfig
 from flashface_jax.models.network import Params
-from flashface_jax.system import SystemConfig
-from flashface_jax.tokenizer import train_tokenizer
-from flashface_jax.training import parts
-from flashface_jax.training.checkpoint import Checkpoints
-from flashface_jax.training.claim import TRAIN_FILE
-from flashface_jax.training.state import TrainState
-from flashface_jax.weights import write_config
+from flashface_jax.training.computation.state import TrainState
+from flashface_jax.training.run.checkpoint import Checkpoints
+from flashface_jax.training.run.run_lock import TRAIN_FILE
+from flashface_jax.weights import trainable as parts
+from flashface_jax.weights.directory import write_config
+from flashface_jax.weights.system import SystemConfig
+from flashface_jax.weights.tokenizer import train_tokenizer
 
 Parts = dict[str, Params]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from flashface_jax.convert import run
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
+from flashface_jax.convert.files.torch_file import TorchFile, UnreadableError
 from flashface_jax.convert.table import ConversionError
-from flashface_jax.convert.torch_file import TorchFile, UnreadableError
 from flashface_jax.models.network import flatten
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.weights.directory import WeightsDirectory
 from tests.recorded import drawn_state_dict
 
 HEADS = {"num-heads": 4, "clip-text-heads": 4, "clip-image-heads": 2}
@@ -246,7 +246,7 @@ def test_forms_of_checkpoints_are_read_as_float32(tmp_path, form, legacy):
 
 
 def test_the_mapping_is_dropped_and_opened_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("flashface_jax.convert.torch_file.REOPEN_AFTER", 10)
+    monkeypatch.setattr("flashface_jax.convert.files.torch_file.REOPEN_AFTER", 10)
     state = {str(i): torch.full((4,), float(i)) for i in range(5)}
     torch.save(state, tmp_path / "file")
     file = TorchFile(tmp_path / "file")

@@ -20,29 +20,34 @@ import safetensors.torch
 import torch
 from safetensors.numpy import load_file, save_file
 
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 from flashface_jax.convert.export import FILES, TABLES, empty_state
+from flashface_jax.convert.files.state_files import in_precision, writer
 from flashface_jax.convert.released import inexpressible, settings_to_tell
-from flashface_jax.convert.state_files import in_precision, writer
 from flashface_jax.convert.table import ConversionError, Table, joined, linear
 from flashface_jax.convert.unused import find_unused, read_unused, write_unused
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig, PatchCosinesConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.models.vae import AutoencoderKLConfig, PatchCosinesConfig
-from flashface_jax.system import SystemConfig, build_system
-from flashface_jax.tokenizer import (
+from flashface_jax.weights.directory import (
+    WeightsDirectory,
+    WeightsError,
+    read_config,
+    write_config,
+)
+from flashface_jax.weights.system import SystemConfig, build_system
+from flashface_jax.weights.tokenizer import (
     END,
     START,
     convert_clip_vocabulary,
     train_tokenizer,
     write_clip_vocabulary,
 )
-from flashface_jax.weights import WeightsDirectory, WeightsError, read_config, write_config
 from tests.convert.conftest import HEADS
 from tests.convert.runs import write_run
 from tests.recorded import drawn_parameters, drawn_state_dict, layout
-from tests.test_tokenizer import CLIP_FILE
+from tests.weights.test_tokenizer import CLIP_FILE
 
 NAMES = {"unet": "flashface", "vae": "sd-v1-vae", "clip": "openai-clip-vit-large-14"}
 SUFFIXES = {"unet": ".ckpt", "vae": ".pth", "clip": ".pth"}
@@ -564,7 +569,7 @@ def test_a_failed_write_leaves_nothing(converted, tmp_path, capfd, monkeypatch):
 RUN = """
 import sys
 sys.modules["torch"] = None
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 from flashface_jax.convert.lora import kernel_names
 from flashface_jax.models.flashface import References
 from flashface_jax.models.lora import (
@@ -20,9 +20,9 @@ from flashface_jax.models.lora import (
     with_lora,
 )
 from flashface_jax.models.network import Params, flatten, unflatten
-from flashface_jax.run_weights import RunDirectory, open_weights
-from flashface_jax.training.claim import TRAIN_FILE
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.training.run.run_lock import TRAIN_FILE
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.run import RunDirectory, open_weights
 from tests.convert.conftest import HEADS
 from tests.convert.runs import write_run
 from tests.recorded import assert_close, drawn_parameters

@@ -12,7 +12,7 @@ import pytest
 import torch
 from jax import jit
 
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import (
     Conditioning,
@@ -22,8 +22,8 @@ from flashface_jax.diffusion.sampling import (
 )
 from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
 from flashface_jax.models.unet import References
-from flashface_jax.system import build_system
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.system import build_system
 from tests.recorded import arrays, assert_close, block_name, drawn_state_dict, nhwc
 
 NETWORK = 3e-5

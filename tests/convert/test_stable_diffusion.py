@@ -18,7 +18,8 @@ from diffusers.loaders.single_file_utils import (
 from jax import jit
 
 from flashface_jax.convert import official
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
+from flashface_jax.convert.files.torch_file import TorchFile
 from flashface_jax.convert.stable_diffusion.autoencoder import (
     autoencoder_table,
     infer_autoencoder_config,
@@ -31,21 +32,20 @@ from flashface_jax.convert.stable_diffusion.text_tower import (
 )
 from flashface_jax.convert.stable_diffusion.unet import flashface_table, infer_flashface_config
 from flashface_jax.convert.table import WHOLE, Table, joined, linear_without_bias
-from flashface_jax.convert.torch_file import TorchFile
 from flashface_jax.diffusion.schedule import ScheduleConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import TextTower, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network, unflatten
 from flashface_jax.models.unet import References, UNet
-from flashface_jax.models.vae import AutoencoderKLConfig
-from flashface_jax.run_weights import open_weights
-from flashface_jax.system import SystemConfig, build_system
+from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
-from flashface_jax.training.loop import train
-from flashface_jax.training.program import Program
-from flashface_jax.training.start import starting_state
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.training.run.loop import train
+from flashface_jax.training.run.start import starting_state
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.system import SystemConfig, build_system
 from tests.convert import tiny_stable_diffusion as tiny
 from tests.recorded import assert_close, nhwc, relative_difference
 

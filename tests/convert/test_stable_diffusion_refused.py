@@ -8,9 +8,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from flashface_jax.convert.__main__ import main
+from flashface_jax.convert.command import main
 from flashface_jax.convert.stable_diffusion.folder import read_description
-from flashface_jax.tokenizer import train_tokenizer
+from flashface_jax.weights.tokenizer import train_tokenizer
 from tests.convert import tiny_stable_diffusion as tiny
 
 

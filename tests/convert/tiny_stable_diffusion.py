@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from flashface_jax.tokenizer import train_tokenizer
+from flashface_jax.weights.tokenizer import train_tokenizer
 
 HEADS, TEXT_HEADS, LAYERS = 4, 2, 1
 WIDTHS, VAE_WIDTHS, TEXT_WIDTH, PROMPT = (32, 64, 64), (32, 64), 24, 12

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from flashface_jax.curation.embedding import align
 from flashface_jax.curation.measured import main_faces
-from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.faces.embedding import align
 from flashface_jax.faces.files import read_photo
 from flashface_jax.faces.insightface_detector import InsightFaceDetector
+from flashface_jax.world import SyntheticWorld
 from tests.curation.planted import DIMENSIONS, faces, person
 from tests.faces.test_insightface import write_scrfd
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="pip install 'flashface-jax[curation]'")
 
 from flashface_jax.curation.captions import QUESTION, VisionLanguageCaptioner
-from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.world import SyntheticWorld
 from tests.curation.tiny_models import save_idefics3, save_llava
 
 WORLD = SyntheticWorld(0, 5, 1, 96)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from flashface_jax.curation.collect import PersonSources, collect, sidecar_caption
 from flashface_jax.curation.outcomes import DROPPED, Outcome
+from flashface_jax.curation.pipeline.collect import PersonSources, collect, sidecar_caption
 
 
 def touched(folder, *names):

@@ -16,12 +16,12 @@ pytest.importorskip("insightface", reason="pip install 'flashface-jax[faces]'")
 pytest.importorskip("onnx", reason="pip install onnx")
 
 from flashface_jax.curation import captions
-from flashface_jax.curation.__main__ import main
+from flashface_jax.curation.command import main
 from flashface_jax.curation.outcomes import DROPPED
 from flashface_jax.data.build import main as build
 from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.loading.transforms import decode
 from flashface_jax.data.manifest import read_manifest
-from flashface_jax.data.transforms import decode
 from flashface_jax.faces.files import read_photo
 from tests.curation.photo_world import BOX, make_world
 

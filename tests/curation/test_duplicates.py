@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from flashface_jax.curation.duplicates import HASH_BITS, near_duplicates, perceptual_hash
-from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.world import SyntheticWorld
 from tests.curation.planted import faces, person
 
 WORLD = SyntheticWorld(1, 12, 4, 192)

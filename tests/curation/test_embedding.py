@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from flashface_jax.curation.embedding import (
+from flashface_jax.faces.detect import Face
+from flashface_jax.faces.embedding import (
     PLACES,
     ArcFaceEmbedder,
     FaceEmbedder,
     align,
     find_recogniser,
 )
-from flashface_jax.faces.detect import Face
 from tests.curation.photo_world import cells, write_recogniser
 from tests.faces.test_insightface import write_scrfd
 

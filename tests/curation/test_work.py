@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flashface_jax.curation.collect import PersonSources, Source
+from flashface_jax.curation.pipeline.collect import PersonSources, Source
+from flashface_jax.curation.pipeline.steps import PHOTOS_MEASURED, Measure, Select
+from flashface_jax.curation.pipeline.work import prepare, read_person, write_person, write_whole
 from flashface_jax.curation.selection import Rules
-from flashface_jax.curation.steps import PHOTOS_MEASURED, Measure, Select
-from flashface_jax.curation.work import prepare, read_person, write_person, write_whole
 
 FIRST = Source("/photos/1.jpg", "1", 10, 1000, "CC0", "a man")
 

@@ -5,12 +5,16 @@ import dataclasses
 from pathlib import Path
 
 from flashface_jax.data import precompute
-from flashface_jax.data.draws import DrawOptions, DropRates
-from flashface_jax.data.loader import LoaderOptions
+from flashface_jax.data.loading.draws import DrawOptions, DropRates
+from flashface_jax.data.loading.loader import LoaderOptions
+from flashface_jax.models.autoencoder.vae import (
+    AutoencoderConfig,
+    AutoencoderKLConfig,
+    PatchCosinesConfig,
+)
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.vae import AutoencoderConfig, AutoencoderKLConfig, PatchCosinesConfig
-from flashface_jax.system import SystemConfig
 from flashface_jax.training.config import DataConfig, TrainConfig
+from flashface_jax.weights.system import SystemConfig
 from tests.small import CONFIG, DENOISER
 
 VAE = AutoencoderKLConfig(32, channel_multipliers=(1, 1, 1), residual_blocks=1, scale=0.5)

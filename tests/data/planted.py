@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from flashface_jax.data import build
 from flashface_jax.data.manifest import PhotoEntry, write_manifest
-from flashface_jax.data.synthetic import SyntheticWorld
+from flashface_jax.world import SyntheticWorld
 
 ORDINARY, PHOTOS, SIZE = 5, 6, 96
 HOSTILE_NAME = '<script>alert("name")</script>'

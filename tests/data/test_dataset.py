@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from flashface_jax.data.building.drawn_photos import identity_name, write_photos
 from flashface_jax.data.dataset import IdClusters, find_dataset
-from flashface_jax.data.synthetic import SyntheticWorld
-from flashface_jax.data.synthetic.photo_files import identity_name, write_photos
-from flashface_jax.data.transforms import decode
+from flashface_jax.data.loading.transforms import decode
+from flashface_jax.world import SyntheticWorld
 from tests.data.worlds import FACE, UPRIGHT, flat_dataset, told
 
 COUNTS = [3, 1, 4]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flashface_jax.data.draws import Augmentation, DrawOptions, DropRates, draw_sample
+from flashface_jax.data.loading.draws import Augmentation, DrawOptions, DropRates, draw_sample
 
 MANY = 20_000
 

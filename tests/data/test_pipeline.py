@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from flashface_jax.data.draws import Augmentation, DrawOptions, DropRates
-from flashface_jax.data.loader import BatchLoader, LoaderOptions
-from flashface_jax.data.pipeline import (
+from flashface_jax.data.loading.draws import Augmentation, DrawOptions, DropRates
+from flashface_jax.data.loading.loader import BatchLoader, LoaderOptions
+from flashface_jax.data.loading.pipeline import (
     Order,
     describe_pool,
     fingerprint,
@@ -21,8 +21,8 @@ from flashface_jax.data.pipeline import (
     photo_pool,
     training_batches,
 )
-from flashface_jax.data.samples import MakeSample, SampleShape
-from flashface_jax.tokenizer import train_tokenizer
+from flashface_jax.data.loading.samples import MakeSample, SampleShape
+from flashface_jax.weights.tokenizer import train_tokenizer
 from tests.data.worlds import flat_dataset, told
 
 SHAPE = SampleShape(image_size=64, reference_size=32, stride=8)

@@ -14,23 +14,23 @@ from absl import logging
 
 from flashface_jax.data import remove
 from flashface_jax.data.dataset import TRAIN, VALIDATION
-from flashface_jax.data.draws import Augmentation, DrawOptions
-from flashface_jax.data.encoded_record import Sizes, target_layout
-from flashface_jax.data.pipeline import Order, encoded_batches, training_batches
-from flashface_jax.data.precomputed import Precomputed
+from flashface_jax.data.loading.draws import Augmentation, DrawOptions
+from flashface_jax.data.loading.encoded_record import Sizes, target_layout
+from flashface_jax.data.loading.pipeline import Order, encoded_batches, training_batches
+from flashface_jax.data.loading.precomputed import Precomputed
+from flashface_jax.data.loading.transforms import UndecodableError
 from flashface_jax.data.precomputing import drafting, writing
-from flashface_jax.data.transforms import UndecodableError
 from flashface_jax.diffusion.loss import draw
-from flashface_jax.models.vae import PatchCosinesConfig
-from flashface_jax.run_weights import open_weights
-from flashface_jax.system import build_system
-from flashface_jax.training.batch import Batch, EncodedBatch
+from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
+from flashface_jax.training.computation.batch import Batch, EncodedBatch
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.computation.step import make_sample_losses
 from flashface_jax.training.config import DataConfig
-from flashface_jax.training.data import open_dataset, sample_shape
-from flashface_jax.training.loop import train
-from flashface_jax.training.precomputed import encoders_sha256
-from flashface_jax.training.program import Program
-from flashface_jax.training.step import make_sample_losses
+from flashface_jax.training.run.data import open_dataset, sample_shape
+from flashface_jax.training.run.loop import train
+from flashface_jax.training.run.precomputed import encoders_sha256
+from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.system import build_system
 from tests.data.encoded_world import config, no_posterior, run, system
 from tests.data.worlds import flat_dataset
 from tests.random_weights import write_random_weights

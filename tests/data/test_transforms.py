@@ -6,7 +6,7 @@ import pytest
 
 from flashface_jax.data.building.examination import encode_jpeg
 from flashface_jax.data.dataset import PhotoRecord
-from flashface_jax.data.transforms import (
+from flashface_jax.data.loading.transforms import (
     Picture,
     UndecodableError,
     crop_reference,

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.evaluation.identity import (
     CROP_SIDE,
     IdentityEncoder,
@@ -18,6 +17,7 @@ from flashface_jax.evaluation.identity import (
     verification,
     verification_auc,
 )
+from flashface_jax.world import SyntheticWorld
 
 TRAINING = SyntheticWorld(seed=1000, num_identities=100, photos_per_identity=2, image_size=64)
 HELD_OUT = SyntheticWorld(seed=0, num_identities=30, photos_per_identity=4, image_size=64)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.faces.align import eye_line_tilt
 from flashface_jax.faces.cascade_detector import (
     STANDARD_LANDMARKS,
@@ -15,6 +14,7 @@ from flashface_jax.faces.cascade_detector import (
     _carried_along,
     plausible_eyes,
 )
+from flashface_jax.world import SyntheticWorld
 
 WORLD = SyntheticWorld(0, 40, 1, 256)
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from flashface_jax.data.synthetic import Framing, SyntheticWorld, render
 from flashface_jax.faces.compositing import feathered, match_colors, paste_back
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
+from flashface_jax.world import Framing, SyntheticWorld, render
 
 SIDE = 256
 

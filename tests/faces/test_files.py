@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.faces.align import reference_face
 from flashface_jax.faces.cascade_detector import CascadeDetector
 from flashface_jax.faces.detect import Face, largest_first
 from flashface_jax.faces.files import read_photo, read_reference_faces
+from flashface_jax.world import SyntheticWorld
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flashface_jax.data.synthetic import SyntheticWorld
 from flashface_jax.faces.sharpness import SHARP_ENOUGH, SIDE, blur_notes, sharpness
+from flashface_jax.world import SyntheticWorld
 
 WORLD = SyntheticWorld(3, 12, 1, 384)
 

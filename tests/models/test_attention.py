@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashface_jax.models.attention import (
+from flashface_jax.models.attention.attend import (
     SMALL_HEAD,
     Attend,
     BlockedAttention,
     attend_with_references,
 )
-from flashface_jax.models.attention_backends import ALL_HEADS, HEAD_BY_HEAD
+from flashface_jax.models.attention.backends import ALL_HEADS, HEAD_BY_HEAD
 
 ROWS, QUERIES, REF_KEYS, HEADS, D = 4, 9, 14, 2, 8
 

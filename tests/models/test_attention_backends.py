@@ -12,17 +12,17 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn_in_jax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 from jax.sharding import Mesh, PartitionSpec
 
-from flashface_jax.models import cudnn
-from flashface_jax.models.attention import ATTENDED, MASKED_LOGIT, Attended
-from flashface_jax.models.attention_backends import (
+from flashface_jax.models.attention import cudnn
+from flashface_jax.models.attention.attend import ATTENDED, MASKED_LOGIT, Attended
+from flashface_jax.models.attention.backends import (
     ALL_HEADS,
     HEAD_BY_HEAD,
     SMALL,
     attention_named,
     best_attention,
 )
-from flashface_jax.models.cudnn import CudnnAttention
-from flashface_jax.models.splash import MOST_BYTES, SplashAttention, block_size
+from flashface_jax.models.attention.cudnn import CudnnAttention
+from flashface_jax.models.attention.splash import MOST_BYTES, SplashAttention, block_size
 
 SPLASH = SplashAttention(ALL_HEADS, small=0, interpret=True)
 CUDNN = CudnnAttention(ALL_HEADS, small=0, capability=(9, 0))
@@ -225,7 +225,7 @@ def test_refusals_name_the_limit():
 
 
 def test_jax_still_has_the_private_functions_that_we_call():
-    """Where this fails, adapt models/splash.py or models/cudnn.py to the new JAX."""
+    """Where this fails, adapt splash.py or cudnn.py in models/attention to the new JAX."""
     common = {"q", "k", "v", "segment_ids", "sinks", "logsumexp", "do", "di"}
     common |= {"bq", "bkv", "is_mqa", "mask_info", "mask_value", "attn_logits_soft_cap", "q_layout"}
     common |= {"k_layout", "v_layout", "mask_function", "interpret"}

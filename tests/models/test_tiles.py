@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import jit
 
+from flashface_jax.models.autoencoder.tiles import Axis, Grid
 from flashface_jax.models.blocks import upsample_nearest
-from flashface_jax.models.tiles import Axis, Grid
 
 LENGTHS, SIDES, HALOS = (1, 2, 5, 8, 13), (1, 3, 4, 20), (0, 1, 3)
 

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from jax import jit
 
-from flashface_jax.models.blocks import Compute
-from flashface_jax.models.network import network
-from flashface_jax.models.vae import (
+from flashface_jax.models.autoencoder.vae import (
     AutoencoderKL,
     AutoencoderKLConfig,
     Downsample,
@@ -24,6 +22,8 @@ from flashface_jax.models.vae import (
     from_pixels,
     to_pixels,
 )
+from flashface_jax.models.blocks import Compute
+from flashface_jax.models.network import network
 
 CONFIG = AutoencoderKLConfig(base_channels=32, channel_multipliers=(1, 2), residual_blocks=1)
 

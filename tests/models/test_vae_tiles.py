@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 from jax import jit
 
-from flashface_jax.models.attention_backends import ALL_HEADS
-from flashface_jax.models.blocks import Compute
-from flashface_jax.models.network import network
-from flashface_jax.models.tiles import Grid
-from flashface_jax.models.vae import (
-    AutoencoderKL,
-    AutoencoderKLConfig,
-    PatchCosines,
-    PatchCosinesConfig,
-)
-from flashface_jax.models.vae_tiles import (
+from flashface_jax.models.attention.backends import ALL_HEADS
+from flashface_jax.models.autoencoder.tiled_decoding import (
     Moments,
     decode_in_tiles,
     halo,
@@ -29,6 +20,15 @@ from flashface_jax.models.vae_tiles import (
     run_until,
     stages,
 )
+from flashface_jax.models.autoencoder.tiles import Grid
+from flashface_jax.models.autoencoder.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    PatchCosines,
+    PatchCosinesConfig,
+)
+from flashface_jax.models.blocks import Compute
+from flashface_jax.models.network import network
 from tests.recorded import drawn_parameters, relative_difference
 
 CONFIG = AutoencoderKLConfig(base_channels=32, channel_multipliers=(1, 2), residual_blocks=1)

@@ -4,7 +4,7 @@ import pytest
 
 from flashface_jax.planning.breakdown import Part, break_down, part_of
 from flashface_jax.planning.hardware import TPUS
-from flashface_jax.planning.hlo import read_program
+from flashface_jax.planning.hlo.text import read_program
 
 V5E = next(chip for chip in TPUS if chip.name == "v5e")
 

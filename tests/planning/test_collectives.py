@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flashface_jax.planning.collectives import (
+from flashface_jax.planning.hlo.collectives import (
     Collective,
     list_collectives,
     mesh_axes,
 )
-from flashface_jax.planning.hlo import read_program
+from flashface_jax.planning.hlo.text import read_program
 
 ROOT = Path(__file__).parents[2]
 # Another process, as the number of CPU devices is fixed when JAX begins.
@@ -23,8 +23,8 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-from flashface_jax.planning.collectives import list_collectives, total_collectives
-from flashface_jax.planning.hlo import read_program
+from flashface_jax.planning.hlo.collectives import list_collectives, total_collectives
+from flashface_jax.planning.hlo.text import read_program
 
 mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 

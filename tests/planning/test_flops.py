@@ -10,8 +10,8 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from flashface_jax.models.attention_backends import ALL_HEADS
-from flashface_jax.models.splash import SplashAttention
+from flashface_jax.models.attention.backends import ALL_HEADS
+from flashface_jax.models.attention.splash import SplashAttention
 from flashface_jax.planning.flops import Flops, count_flops
 
 MATMUL = 2 * 3 * 4 * 5

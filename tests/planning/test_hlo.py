@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from flashface_jax.planning.hlo import array_bytes, arrays, executions, read_program
+from flashface_jax.planning.hlo.text import array_bytes, arrays, executions, read_program
 
 LOOPS = """HloModule hand, num_partitions=4
 

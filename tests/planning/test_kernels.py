@@ -10,12 +10,12 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flashface_jax.models.attention_backends import ALL_HEADS
-from flashface_jax.models.splash import SplashAttention
-from flashface_jax.planning.collectives import list_collectives, total_collectives
+from flashface_jax.models.attention.backends import ALL_HEADS
+from flashface_jax.models.attention.splash import SplashAttention
 from flashface_jax.planning.flops import count_flops
-from flashface_jax.planning.hlo import read_program
-from flashface_jax.planning.kernels import list_kernels
+from flashface_jax.planning.hlo.collectives import list_collectives, total_collectives
+from flashface_jax.planning.hlo.kernels import list_kernels
+from flashface_jax.planning.hlo.text import read_program
 from flashface_jax.planning.topology import devices_of, parse_topology
 
 FORWARD = """HloModule hand

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flashface_jax.planning.collectives import Collective
 from flashface_jax.planning.hardware import Interconnect
+from flashface_jax.planning.hlo.collectives import Collective
 from flashface_jax.planning.links import collective_seconds, group_links, links_seconds
 
 LINK = Interconnect(bandwidth=10.0, dimensions=2, wraps_at=4)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from flashface_jax.planning.hlo import executions, read_program
-from flashface_jax.planning.loops import instruction_flops, loop_work
+from flashface_jax.planning.hlo.loops import instruction_flops, loop_work
+from flashface_jax.planning.hlo.text import executions, read_program
 from flashface_jax.planning.topology import devices_of, parse_topology
 
 MATMUL = 2 * 64**3

@@ -67,7 +67,7 @@ def model_jaxpr(config):
 def program(monkeypatch):
     """What stands in for the train step."""
     module = types.SimpleNamespace(lower_train_step=lower, model_jaxpr=model_jaxpr)
-    monkeypatch.setitem(sys.modules, "flashface_jax.training.program", module)
+    monkeypatch.setitem(sys.modules, "flashface_jax.training.computation.program", module)
     command.model_flops.cache_clear()
     return module
 

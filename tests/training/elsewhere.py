@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashface_jax.models.network import flatten
-from flashface_jax.training.checkpoint import Checkpoints
-from flashface_jax.training.program import Program
-from flashface_jax.training.sharding import ShardingConfig
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.computation.sharding import ShardingConfig
+from flashface_jax.training.run.checkpoint import Checkpoints
 from tests.small import AVERAGING
 
 CONFIG = dataclasses.replace(AVERAGING, batch_size=8, sharding=ShardingConfig(smallest=256))

@@ -9,13 +9,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from flashface_jax.training import processes
+from flashface_jax.training.run import processes
 
 ROOT = Path(__file__).parents[2]
 # The command, where training is stopped by Ctrl-C as soon as it begins.
 STOPPED = """
 import runpy
-from flashface_jax.training import loop
+from flashface_jax.training.run import loop
 def stop(config, workdir):
     raise KeyboardInterrupt
 loop.train = stop

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from flashface_jax.data.samples import SampleShape
-from flashface_jax.tokenizer import train_tokenizer
-from flashface_jax.training.held_out import held_out_requests
+from flashface_jax.data.loading.samples import SampleShape
+from flashface_jax.training.monitoring.held_out import held_out_requests
+from flashface_jax.weights.tokenizer import train_tokenizer
 from tests.data.worlds import flat_dataset, told
 
 SHAPE = SampleShape(image_size=64, reference_size=32, stride=8)

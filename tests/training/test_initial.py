@@ -15,7 +15,7 @@ from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import flatten, network, unflatten
 from flashface_jax.models.unet import References, UNetConfig
-from flashface_jax.training.initial import (
+from flashface_jax.training.run.initial import (
     describe,
     plan_start,
     require_same_arithmetic,

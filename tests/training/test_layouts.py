@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from flashface_jax.training.checkpoint import Checkpoints
-from flashface_jax.training.program import Program
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.run.checkpoint import Checkpoints
 from tests.training import commands, elsewhere
 
 FLOAT_TOLERANCE = 1e-5  # relative, of a loss

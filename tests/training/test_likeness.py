@@ -6,7 +6,7 @@ import pytest
 
 from flashface_jax.evaluation.identity import IdentityEncoder, _network
 from flashface_jax.faces.detect import Face
-from flashface_jax.training.likeness import by_arcface, open_likeness
+from flashface_jax.training.monitoring.identity_similarity import by_arcface, open_likeness
 
 BOXES = np.array([[8.0, 8.0, 56.0, 56.0]] * 3)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.training.checkpoint import Checkpoints
-from flashface_jax.training.claim import check, claim
+from flashface_jax.training.computation.optimizer import OptimizerConfig
+from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import from_mapping
-from flashface_jax.training.data import open_dataset, open_tokenizer
-from flashface_jax.training.loop import train
-from flashface_jax.training.optimizer import OptimizerConfig
-from flashface_jax.training.program import Program
-from flashface_jax.weights import read_config, write_config
+from flashface_jax.training.run.checkpoint import Checkpoints
+from flashface_jax.training.run.data import open_dataset, open_tokenizer
+from flashface_jax.training.run.loop import train
+from flashface_jax.training.run.run_lock import check, claim
+from flashface_jax.weights.directory import read_config, write_config
 from tests.small import AVERAGING as CONFIG
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flashface_jax.training.profiling import Profiler
+from flashface_jax.training.monitoring.profiling import Profiler
 
 
 def run(profiler, steps, before=lambda step: None):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from absl import logging
 
-from flashface_jax.training.checkpoint import CheckpointError, Checkpoints
-from flashface_jax.training.loop import DivergedError, train
-from flashface_jax.training.optimizer import OptimizerConfig
-from flashface_jax.training.program import Program
+from flashface_jax.training.computation.optimizer import OptimizerConfig
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.run.checkpoint import CheckpointError, Checkpoints
+from flashface_jax.training.run.loop import DivergedError, train
 from tests.small import CONFIG, with_changes
 from tests.training import commands
 

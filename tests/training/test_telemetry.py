@@ -9,10 +9,16 @@ import pytest
 
 from flashface_jax.planning import hardware
 from flashface_jax.planning.flops import count_flops
-from flashface_jax.training import telemetry
-from flashface_jax.training.observer import Observer
-from flashface_jax.training.program import Program, model_jaxpr
-from flashface_jax.training.telemetry import Speed, Throughput, device_memory, rates, speed_on
+from flashface_jax.training.computation.program import Program, model_jaxpr
+from flashface_jax.training.monitoring import telemetry
+from flashface_jax.training.monitoring.observer import Observer
+from flashface_jax.training.monitoring.telemetry import (
+    Speed,
+    Throughput,
+    device_memory,
+    rates,
+    speed_on,
+)
 from tests.small import CONFIG
 
 CHIPS = Speed(batch_size=256, model_flops=4e12, devices=8, peak_flops=1e12)

@@ -11,18 +11,18 @@ import numpy as np
 import optax
 import pytest
 
+from flashface_jax.models.autoencoder.vae import PatchCosines, PatchCosinesConfig
 from flashface_jax.models.lora import LoraConfig, trains_beside_lora
 from flashface_jax.models.network import flatten
-from flashface_jax.models.vae import PatchCosines, PatchCosinesConfig
-from flashface_jax.run_weights import open_weights
-from flashface_jax.system import build_system
-from flashface_jax.training.batch import Batch, without_face
+from flashface_jax.training.computation.batch import Batch, without_face
+from flashface_jax.training.computation.optimizer import OptimizerConfig
+from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import TrainConfig, from_mapping
-from flashface_jax.training.loop import train
-from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.paper import denoiser_changed, flashface_changed
-from flashface_jax.training.program import Program
-from flashface_jax.training.start import starting_state
+from flashface_jax.training.run.loop import train
+from flashface_jax.training.run.start import starting_state
+from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.system import build_system
 from tests.random_weights import write_random_weights
 from tests.small import CONFIG, with_changes
 

@@ -9,7 +9,7 @@ from flashface_jax.convert.stable_diffusion.described import Described
 from flashface_jax.convert.stable_diffusion.names import AutoencoderNames, StageNames
 from flashface_jax.convert.stable_diffusion.stages import Place, as_stored, encoder_stages, width_of
 from flashface_jax.convert.table import Entry, Layer, Table, conv, group, joined, norm
-from flashface_jax.models.vae import AutoencoderKLConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 
 
 def autoencoder_table(

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashface_jax.convert.files.tensors import Section, Tensors, open_tensors
 from flashface_jax.convert.stable_diffusion.described import Described
 from flashface_jax.convert.stable_diffusion.folder import open_networks, read_description
 from flashface_jax.convert.stable_diffusion.names import DIFFUSERS, LDM, Layout
 from flashface_jax.convert.stable_diffusion.unet import require_stable_diffusion_1
 from flashface_jax.convert.table import ConversionError
-from flashface_jax.convert.tensors import Section, Tensors, open_tensors
 
 
 @dataclass(frozen=True)

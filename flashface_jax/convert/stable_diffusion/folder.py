@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashface_jax.convert.files.tensors import Tensors, open_tensors
 from flashface_jax.convert.stable_diffusion.described import Described
 from flashface_jax.convert.table import ConversionError
-from flashface_jax.convert.tensors import Tensors, open_tensors
 from flashface_jax.diffusion.schedule import Prediction, ScheduleConfig
 
 STEMS = {

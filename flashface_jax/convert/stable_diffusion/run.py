@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flashface_jax.convert.files.tensors import Tensors
 from flashface_jax.convert.run import Part, write_weights
 from flashface_jax.convert.sizes import Shapes
 from flashface_jax.convert.stable_diffusion.autoencoder import (
@@ -19,12 +20,11 @@ from flashface_jax.convert.stable_diffusion.text_tower import (
 )
 from flashface_jax.convert.stable_diffusion.unet import flashface_table, infer_flashface_config
 from flashface_jax.convert.table import ConversionError
-from flashface_jax.convert.tensors import Tensors
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.network import flatten
-from flashface_jax.models.vae import AutoencoderKLConfig
-from flashface_jax.system import SystemConfig, build_system
-from flashface_jax.tokenizer import Tokenizer, convert_clip_vocabulary
+from flashface_jax.weights.system import SystemConfig, build_system
+from flashface_jax.weights.tokenizer import Tokenizer, convert_clip_vocabulary
 
 
 def convert_stable_diffusion(

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from flashface_jax.convert.files.tensors import Tensors
 from flashface_jax.convert.sizes import Shapes, common, count, multipliers
 from flashface_jax.convert.stable_diffusion.described import Described
 from flashface_jax.convert.stable_diffusion.names import StageNames, UNetNames
@@ -29,7 +30,6 @@ from flashface_jax.convert.table import (
     linear_without_bias,
     norm,
 )
-from flashface_jax.convert.tensors import Tensors
 from flashface_jax.models.flashface import FlashFaceConfig, copied_from
 from flashface_jax.models.unet import StageSpec, UNetConfig, decoder_specs, encoder_specs
 

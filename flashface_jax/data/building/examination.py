@@ -16,9 +16,9 @@ import simplejpeg
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from flashface_jax.common.errors import sentence
 from flashface_jax.data.building.jpeg import DamagedJpegError, JpegParts, is_upright, read_jpeg
 from flashface_jax.data.manifest import Landmarks, PhotoEntry
-from flashface_jax.errors import sentence
 from flashface_jax.faces.align import reference_face
 from flashface_jax.faces.files import UnreadablePictureError, check_picture, read_sized_photo
 

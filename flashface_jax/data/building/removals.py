@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashface_jax.errors import sentence, shortened
+from flashface_jax.common.errors import sentence, shortened
 
 KINDS = ("identity", "source_id")
 MOST_LINES = 20

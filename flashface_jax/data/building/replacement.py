@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashface_jax.files import whole_file
+from flashface_jax.common.files import whole_file
 
 WORKSHOP = ".replacement"
 DRAFT, OLD, RECORD = "draft", "old", "record.json"

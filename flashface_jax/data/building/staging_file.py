@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashface_jax.common.from_json import from_json
 from flashface_jax.data.manifest import PhotoEntry
-from flashface_jax.from_json import from_json
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from flashface_jax.common.files import whole_file
 from flashface_jax.data.building.arrangement import Arrangement, arrange, choose_splits
 from flashface_jax.data.building.examination import face_arrays
 from flashface_jax.data.building.jpeg import DamagedJpegError, read_jpeg
@@ -30,7 +31,6 @@ from flashface_jax.data.building.staging_file import (
 )
 from flashface_jax.data.dataset import REFERENCES
 from flashface_jax.data.manifest import find_manifest
-from flashface_jax.files import whole_file
 
 Example = tuple[int, dict[str, Any]]
 OUTCOMES = "outcomes.jsonl"

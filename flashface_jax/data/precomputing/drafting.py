@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from flashface_jax.common.files import require_new, require_writable, whole_file
 from flashface_jax.data.building.lock import LOCK, alone_in
-from flashface_jax.data.precomputed import (
+from flashface_jax.data.loading.precomputed import (
     FORMAT,
     METADATA,
     REFERENCES,
@@ -18,7 +19,6 @@ from flashface_jax.data.precomputed import (
     differences,
     file_name,
 )
-from flashface_jax.files import require_new, require_writable, whole_file
 
 ORIGIN = "origin.json"
 # ArrayRecord's headers, and what it fills a file up with, at most.

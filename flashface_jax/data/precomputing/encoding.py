@@ -10,16 +10,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from flashface_jax.compilation import compiler_options
+from flashface_jax.common.compilation import compiler_options
 from flashface_jax.data.precomputing.preparation import Prepared
-from flashface_jax.generation import images_mesh
+from flashface_jax.models.autoencoder.vae import encode_crops, from_pixels
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
-from flashface_jax.models.vae import encode_crops, from_pixels
-from flashface_jax.system import System, SystemConfig, build_system
-from flashface_jax.training.batch import without_face
-from flashface_jax.training.precomputed import ENCODERS, encoders_sha256
-from flashface_jax.weights import WeightsDirectory
+from flashface_jax.sampling.program import images_mesh
+from flashface_jax.training.computation.batch import without_face
+from flashface_jax.training.run.precomputed import ENCODERS, encoders_sha256
+from flashface_jax.weights.directory import WeightsDirectory
+from flashface_jax.weights.system import System, SystemConfig, build_system
 
 Encoded = dict[str, jax.Array]
 INPUTS = ("target", "face_mask", "tokens", "crop")

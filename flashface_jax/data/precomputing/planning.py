@@ -10,22 +10,22 @@ from typing import cast
 
 import jax
 
+from flashface_jax.common.files import require_new, whole_file
 from flashface_jax.data.dataset import IdClusters
-from flashface_jax.data.encoded_record import Storage
-from flashface_jax.data.loader import LoaderOptions
-from flashface_jax.data.pipeline import photo_pool
-from flashface_jax.data.precomputed import EMPTY_CONTEXT, Origin, differences
+from flashface_jax.data.loading.encoded_record import Storage
+from flashface_jax.data.loading.loader import LoaderOptions
+from flashface_jax.data.loading.pipeline import photo_pool
+from flashface_jax.data.loading.precomputed import EMPTY_CONTEXT, Origin, differences
+from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.data.precomputing.encoding import Encoders
 from flashface_jax.data.precomputing.preparation import Preparation
 from flashface_jax.data.precomputing.writing import Work
-from flashface_jax.data.samples import SampleShape
-from flashface_jax.files import require_new, whole_file
-from flashface_jax.pipeline import resolve_precision
-from flashface_jax.run_weights import open_weights
-from flashface_jax.system import SystemConfig
-from flashface_jax.tokenizer import Tokenizer
+from flashface_jax.sampling.pipeline import resolve_precision
 from flashface_jax.training.plan import load_config
-from flashface_jax.training.precomputed import sizes_of
+from flashface_jax.training.run.precomputed import sizes_of
+from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.system import SystemConfig
+from flashface_jax.weights.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

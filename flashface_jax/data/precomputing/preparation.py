@@ -7,11 +7,11 @@ import cv2
 import grain
 import numpy as np
 
-from flashface_jax.data.allocation import keep_freed_memory
 from flashface_jax.data.dataset import PhotoRecord
-from flashface_jax.data.loader import LoaderOptions, whole_batches
-from flashface_jax.data.samples import PhotoPool, SampleShape
-from flashface_jax.data.transforms import (
+from flashface_jax.data.loading.allocation import keep_freed_memory
+from flashface_jax.data.loading.loader import LoaderOptions, whole_batches
+from flashface_jax.data.loading.samples import PhotoPool, SampleShape
+from flashface_jax.data.loading.transforms import (
     Picture,
     UndecodableError,
     crop_reference,
@@ -19,7 +19,7 @@ from flashface_jax.data.transforms import (
     stored_reference,
     target_and_mask,
 )
-from flashface_jax.tokenizer import Tokenizer
+from flashface_jax.weights.tokenizer import Tokenizer
 
 Prepared = dict[str, np.ndarray]
 TARGET_DECODES, CROP_DECODES = "target_decodes", "crop_decodes"

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
+from flashface_jax.common.files import whole_file
 from flashface_jax.data.building.shards import write_shard
-from flashface_jax.data.encoded_record import Arrays, damaged_record
-from flashface_jax.data.loader import LoaderOptions
-from flashface_jax.data.precomputed import (
+from flashface_jax.data.loading.encoded_record import Arrays, damaged_record
+from flashface_jax.data.loading.loader import LoaderOptions
+from flashface_jax.data.loading.precomputed import (
     REFERENCES,
     TARGETS,
     Origin,
@@ -26,7 +27,6 @@ from flashface_jax.data.precomputing.preparation import (
     Prepared,
     prepared,
 )
-from flashface_jax.files import whole_file
 
 T = TypeVar("T")
 FINITE = ("target_mean", "context", "reference", "without_face")

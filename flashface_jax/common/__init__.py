@@ -1,0 +1,1 @@
+"""What every part uses: errors, files, reading JSON, shapes, compilation."""

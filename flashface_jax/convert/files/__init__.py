@@ -1,0 +1,1 @@
+"""Files of parameters that others write and read: PyTorch's and safetensors."""

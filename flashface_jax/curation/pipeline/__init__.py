@@ -1,0 +1,1 @@
+"""The Beam pipeline around the judgements: collecting, measuring, choosing, writing."""

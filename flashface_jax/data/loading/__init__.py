@@ -1,0 +1,1 @@
+"""From a built dataset to batches: random draws, decoding, the Grain pipeline."""

@@ -1,0 +1,1 @@
+"""What is measured of a dataset: its photos, clusters, samples and reading speed."""

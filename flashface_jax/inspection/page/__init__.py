@@ -1,0 +1,1 @@
+"""The page and the datasheet that show what was measured."""

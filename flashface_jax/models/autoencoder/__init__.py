@@ -1,0 +1,1 @@
+"""Image <-> latent: the KL autoencoder, patch cosines, and decoding in tiles."""

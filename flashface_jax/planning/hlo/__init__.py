@@ -1,0 +1,1 @@
+"""Reading a compiled program: operations, kernels, loops, collectives."""

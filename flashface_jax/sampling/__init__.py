@@ -1,0 +1,1 @@
+"""What is asked for -> a collated batch -> the compiled program -> images."""

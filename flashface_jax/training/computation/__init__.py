@@ -1,0 +1,1 @@
+"""What a run computes, and where: batch, step, optimizer, layout over devices."""

@@ -1,0 +1,113 @@
+"""Images of held-out people in the course of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+from jaxtyping import UInt8
+from PIL import Image
+
+from flashface_jax.data.dataset import VALIDATION, IdClusters
+from flashface_jax.sampling.program import Request, Sampler, make_generate, request_specs
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.computation.state import TrainState
+from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.monitoring.identity_similarity import Likeness, open_likeness
+from flashface_jax.training.run.data import sample_shape
+from flashface_jax.weights import trainable as parts
+from flashface_jax.weights.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Draws some held-out people with the parameters of the moment.
+
+    Attributes:
+        asked: the people, and the images asked for.
+        generate: makes the images; every process must call it.
+        likeness: judges how much they look like the people, or None.
+        cell: side of a cell of the sheet in pixels.
+    """
+
+    asked: HeldOut
+    generate: Callable[[TrainState], UInt8[np.ndarray, "people H W 3"]]
+    likeness: Likeness | None
+    cell: int
+
+    def scores(self, images: UInt8[np.ndarray, "people H W 3"]) -> dict[str, float]:
+        """How much the images look like the people; empty without a judge."""
+        if self.likeness is None:
+            return {}
+        return self.likeness(images, self.asked.targets, self.asked.face_boxes)
+
+    def sheet(self, images: UInt8[np.ndarray, "people H W 3"]) -> Image.Image:
+        """A row a person: references, the real photo, and the image made."""
+        return held_out_sheet(self.asked, {"generated": images}, self.cell)
+
+
+def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) -> Preview | None:
+    """Return what draws held-out people, or None if there are none or nobody asked."""
+    config, shape = program.config, sample_shape(program.config)
+    if not config.grid_people or VALIDATION not in dataset.splits:
+        return None
+    asked = held_out_requests(
+        dataset.photos(VALIDATION),
+        config.grid_people,
+        tokenizer,
+        shape,
+        config.data.draws.max_references,
+        config.seed,
+    )
+    people = len(asked.captions)
+    layout, lora = program.layout, config.lora
+    sampler = Sampler(program.system, config.system.schedule.prediction)
+    shapes = {name: part.shapes for name, part in program.system.parts().items()}
+    make = make_generate(sampler, layout.mesh, layout.specs(shapes))
+    plan = config.system.sampling.plan(config.system.schedule)
+    request = _spread(_repeated(asked.request, layout.mesh.size), program)
+    joined = jax.jit(
+        lambda trained, frozen: parts.join(trained, frozen, lora),
+        out_shardings=layout.shardings(shapes),
+    )
+
+    def generate(state: TrainState) -> UInt8[np.ndarray, "people H W 3"]:
+        images = make(joined(state.sampled, state.frozen), request, plan)
+        if jax.process_count() > 1:
+            images = multihost_utils.process_allgather(images, tiled=True)
+        return np.asarray(images)[:people]
+
+    likeness = open_likeness(Path(config.likeness)) if config.likeness else None
+    return Preview(
+        asked, generate, likeness, 2 * shape.image_size if shape.image_size <= 128 else 256
+    )
+
+
+def _repeated(request: Request, multiple: int) -> Request:
+    """The request with its last image repeated, so that devices share the images evenly."""
+    images = len(request.tokens)
+    chosen = np.minimum(np.arange(-(-images // multiple) * multiple), images - 1)
+    return Request(
+        tokens=request.tokens[chosen],
+        negative_tokens=request.negative_tokens,
+        references=request.references[chosen],
+        reference_weight=request.reference_weight[chosen],
+        person_share=request.person_share[chosen],
+        face_mask=request.face_mask[chosen],
+        seeds=request.seeds[chosen],
+    )
+
+
+def _spread(request: Request, program: Program) -> Request:
+    """Put a request that every process has alike on all devices."""
+    leaves, structure = jax.tree.flatten(request)
+    specs = request_specs(request, program.layout.rows.spec)
+
+    def put(leaf: jax.Array, spec: jax.sharding.PartitionSpec) -> jax.Array:
+        values, place = np.asarray(leaf), NamedSharding(program.layout.mesh, spec)
+        return jax.make_array_from_callback(values.shape, place, values.__getitem__)
+
+    return jax.tree.unflatten(structure, map(put, leaves, specs))

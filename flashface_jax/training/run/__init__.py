@@ -1,0 +1,1 @@
+"""How a run goes: data, starting state, loop, checkpoints, several processes."""

@@ -1,0 +1,98 @@
+"""The data of a run: a built dataset, or one of the built-in world, and the tokenizer."""
+
+import dataclasses
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from flashface_jax.common.files import new_directory
+from flashface_jax.data.build import build
+from flashface_jax.data.building.drawn_photos import identity_name, write_photos
+from flashface_jax.data.building.examination import Form
+from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.dataset import TRAIN, IdClusters
+from flashface_jax.data.loading.samples import SampleShape
+from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.run.checkpoint import has_checkpoints
+from flashface_jax.training.run.processes import is_first, wait_for_all
+from flashface_jax.weights.directory import tokenizer_of
+from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
+
+WORLD = "world.json"
+MOST_CAPTIONS = 100_000
+
+
+def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
+    """The configured dataset; that of the built-in world is drawn and built in `workdir` once.
+
+    Raises:
+        ValueError: there is no such dataset, or it is damaged.
+    """
+    if "://" in config.dataset:
+        raise ValueError(
+            f"data.dataset is {config.dataset}: mount the bucket, and name the mounted directory."
+        )
+    if config.dataset:
+        return IdClusters(Path(config.dataset))
+    place = workdir / "data"
+    if is_first() and not place.exists():
+        with new_directory(place) as draft:
+            _build_world(config.world, draft)
+            (draft / WORLD).write_text(_described(config.world))
+    wait_for_all("the world is drawn")
+    if (place / WORLD).exists() and (place / WORLD).read_text() != _described(config.world):
+        raise ValueError(
+            f"{place} holds another world than data.world describes: remove it, or choose another "
+            "workdir."
+        )
+    return IdClusters(place)
+
+
+def _described(world: WorldConfig) -> str:
+    return json.dumps(dataclasses.asdict(world), sort_keys=True)
+
+
+def _build_world(config: WorldConfig, out: Path) -> None:
+    """Draw the world's photos and build the dataset of them, as from anybody's."""
+    world, form = config.draw(), Form(longest_side=max(64, config.image_size))
+    names = tuple(identity_name(i) for i in config.held_out_people)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        total = world.num_identities * world.photos_per_identity
+        with tqdm(total=total, desc="drawing photos", unit="photo") as bar:
+            write_photos(world, range(world.num_identities), Path(folder), bar.update)
+        build(Path(folder), out, BuildOptions(form, held_out=0, held_out_names=names))
+
+
+def open_tokenizer(workdir: Path, config: TrainConfig, dataset: IdClusters) -> Tokenizer:
+    """Open the run's tokenizer: that of the weights it starts from, or one of its captions' own."""
+    path = workdir / "tokenizer"
+    if is_first() and not (has_checkpoints(workdir) and path.exists()):
+        if path.exists():
+            shutil.rmtree(path)  # an earlier start, which saved nothing, had perhaps another
+        with new_directory(path) as draft:
+            if config.initial:
+                shutil.copytree(tokenizer_of(Path(config.initial)), draft, dirs_exist_ok=True)
+            else:
+                _train_tokenizer(dataset, draft, config)
+    wait_for_all("the tokenizer is there")
+    return Tokenizer.from_directory(path)
+
+
+def _train_tokenizer(dataset: IdClusters, out: Path, config: TrainConfig) -> None:
+    """Train a tokenizer on captions from all over the dataset."""
+    records = dataset.references(TRAIN) or dataset.photos(TRAIN)  # crops are quicker to read
+    every = math.ceil(len(records) / MOST_CAPTIONS)
+    places = tqdm(range(0, len(records), every), desc="reading captions", unit="photo")
+    captions = (records[i].caption for i in places)
+    length = config.system.text_tower.length
+    train_tokenizer(captions, out, length, config.data.world.vocabulary)
+
+
+def sample_shape(config: TrainConfig) -> SampleShape:
+    """The sizes that the configured networks want."""
+    system = config.system
+    return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)

@@ -1,0 +1,1 @@
+"""Drawing a person in a scene, part by part."""
