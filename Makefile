@@ -47,10 +47,11 @@ test-faces: $(VENV)-faces/installed  ## what needs insightface or Beam, which th
 	@$(VENV)-faces/bin/python -m pytest -n 2 --dist loadfile tests/faces tests/curation \
 	  tests/data/test_build.py
 
-lint: $(VENV)/installed-dev  ## style, formatting and types
+lint: $(VENV)/installed-dev  ## style, formatting, types, and which way imports flow
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 clean:
 	rm -rf $(VENV) $(VENV)-faces

@@ -56,9 +56,9 @@ def main() -> None:
     """Run the command line; what goes wrong becomes one sentence on standard error."""
     options, overrides = parse_arguments()
     # Imported here because processes that make samples import this file too, and need neither.
-    from flashface_jax.training.config_file import load_config  # noqa: PLC0415
+    from flashface_jax.training.config import load_config  # noqa: PLC0415
+    from flashface_jax.training.parallel.processes import join, say  # noqa: PLC0415
     from flashface_jax.training.run.loop import train  # noqa: PLC0415
-    from flashface_jax.training.run.processes import join, say  # noqa: PLC0415
 
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
     try:
@@ -78,7 +78,7 @@ def main() -> None:
 
 def end(status: int) -> NoReturn:
     """End this process; one of several at once, as others would wait for it and it for them."""
-    from flashface_jax.training.run.processes import are_several  # noqa: PLC0415
+    from flashface_jax.training.parallel.processes import are_several  # noqa: PLC0415
 
     if are_several():
         sys.stderr.flush()

@@ -22,17 +22,15 @@ from flashface_jax.data.building.preparation import BuildOptions
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.loading.draws import DrawOptions
 from flashface_jax.data.loading.encoded_record import Layout
+from flashface_jax.data.loading.encoders import sizes_of
 from flashface_jax.data.loading.loader import BatchLoader, LoaderOptions
 from flashface_jax.data.loading.pipeline import Order, encoded_batches, training_batches
 from flashface_jax.data.loading.precomputed import EMPTY_CONTEXT, Origin, Precomputed
 from flashface_jax.data.precomputing.drafting import drafting
 from flashface_jax.data.precomputing.writing import Records, write_files
-from flashface_jax.demo import load_config
 from flashface_jax.planning.flops import count_flops
 from flashface_jax.training.computation.program import model_jaxpr
-from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.run.data import sample_shape
-from flashface_jax.training.run.precomputed import sizes_of
+from flashface_jax.training.config import TrainConfig, load_config
 from flashface_jax.weights.tokenizer import train_tokenizer
 from flashface_jax.world import SyntheticWorld
 
@@ -99,7 +97,7 @@ def rates(config: TrainConfig, photos: int, folder: Path) -> tuple[float, float]
     tokenizer = train_tokenizer(captions, folder / "tokens", words, 1000)
     latents = random_latents(folder / "latents", config, dataset)
     order, options = Order(0, DrawOptions()), LoaderOptions()
-    shape = sample_shape(config)
+    shape = config.sample_shape
     from_photos = training_batches(dataset, tokenizer, shape, order, BATCH, options)
     from_latents = encoded_batches(dataset, latents, order, BATCH, options)
     return rate(from_photos), rate(from_latents)

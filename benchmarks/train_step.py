@@ -27,7 +27,7 @@ import numpy as np
 from flashface_jax.planning.flops import count_flops
 from flashface_jax.training.computation.batch import Batch
 from flashface_jax.training.computation.program import Program, model_jaxpr
-from flashface_jax.training.config_file import load_config
+from flashface_jax.training.config import load_config
 from flashface_jax.training.monitoring.telemetry import device_memory
 
 # As in the Makefile.

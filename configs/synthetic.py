@@ -12,6 +12,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
@@ -19,8 +20,8 @@ from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.training.computation.optimizer import OptimizerConfig
-from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.weights.system import SamplingConfig, SystemConfig
 from flashface_jax.world import Framing
 

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from flashface_jax.common.contact_sheet import contact_sheet
 from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.evaluation.identity import (
     IdentityEncoder,
@@ -25,13 +26,10 @@ from flashface_jax.evaluation.identity import (
     train_identity_encoder,
     verification_auc,
 )
-from flashface_jax.sampling.contact_sheet import contact_sheet
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.program import Request
-from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.config_file import load_config
+from flashface_jax.training.config import TrainConfig, load_config
 from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
-from flashface_jax.training.run.data import sample_shape
 from flashface_jax.training.run.loop import train
 from flashface_jax.world import SyntheticWorld
 
@@ -159,7 +157,7 @@ def demonstrate(
     print("3/4 drawing held-out people", flush=True)
     pipeline = FlashFacePipeline.from_directory(out / "run")
     photos = IdClusters(out / "run" / "data").photos(VALIDATION)
-    shape, references = sample_shape(config), config.data.draws.max_references
+    shape, references = config.sample_shape, config.data.draws.max_references
     asked = held_out_requests(photos, most_people, pipeline.tokenizer, shape, references, 1)
     made = draw_conditions(pipeline, asked)
     scores = judge(encoder, asked, made)

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import UNetConfig
-from flashface_jax.training.computation.optimizer import OptimizerConfig
-from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.weights.system import SamplingConfig, SystemConfig
 
 DENOISER = UNetConfig(

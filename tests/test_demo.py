@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.demo import demonstrate, load_config, report
+from flashface_jax.demo import demonstrate, report
 from flashface_jax.evaluation.identity import train_identity_encoder
+from flashface_jax.training.config import load_config
 from flashface_jax.world import SyntheticWorld
 from tests.small import AVERAGING
 

@@ -1,12 +1,17 @@
 """Errors as one sentence, and values short enough to stand in one."""
 
 import reprlib
+import struct
 import sys
+import zlib
 from typing import Any
 
 LONGEST_SENTENCE = 1000
 STOPPED = 130
 """Exit status of a command that Ctrl-C ended, as shells have it."""
+
+DAMAGED_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+"""What Pillow raises on damaged files, depending on their format."""
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = _shortener.maxlong = 60

@@ -1,9 +1,7 @@
 """Reading photos and masks from files."""
 
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from flashface_jax.common.errors import DAMAGED_PICTURE
 from flashface_jax.faces.align import fit_and_pad, reference_face
 from flashface_jax.faces.choose import Which, choose_face
 from flashface_jax.faces.detect import FaceDetector
@@ -21,8 +20,6 @@ from flashface_jax.faces.sharpness import blur_notes
 MAX_PIXELS = 178_000_000
 LONGEST_SIDE = 4096
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-# What Pillow raises on damaged files, depending on their format.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def read_photo(path: Path, longest_side: int | None = LONGEST_SIDE) -> UInt8[np.ndarray, "H W 3"]:
@@ -172,7 +169,7 @@ def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
             raise _unreadable(path, "the file is empty", "empty") from error
         what = "the file is no JPEG, PNG or other known format"
         raise _unreadable(path, what, "unknown_format") from error
-    except DAMAGED as error:
+    except DAMAGED_PICTURE as error:
         raise _unreadable(path, _said(error), "damaged") from error
 
 

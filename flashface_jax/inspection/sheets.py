@@ -10,13 +10,13 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from flashface_jax.common.contact_sheet import MARK, contact_sheet, is_sheet
 from flashface_jax.common.files import whole_file
 from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.loading.transforms import UndecodableError, decode
 from flashface_jax.inspection.measuring.clusters import Cluster
 from flashface_jax.inspection.measuring.reading import read_record
 from flashface_jax.inspection.measuring.samples import SeenSample
-from flashface_jax.sampling.contact_sheet import MARK, contact_sheet, is_sheet
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from flashface_jax.common.contact_sheet import is_sheet, write_sheet
 from flashface_jax.common.errors import sentence
 from flashface_jax.common.files import require_writable
 from flashface_jax.faces.cascade_detector import CascadeDetector
 from flashface_jax.faces.detect import FaceDetector
 from flashface_jax.faces.insightface_detector import InsightFaceDetector
 from flashface_jax.sampling.batch_runner import Outcome, Reporter, Studio
-from flashface_jax.sampling.contact_sheet import is_sheet, write_sheet
 from flashface_jax.sampling.jobs import SHEET
 from flashface_jax.sampling.options import check_options, parse_arguments
 from flashface_jax.sampling.pipeline import FlashFacePipeline

@@ -5,12 +5,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from flashface_jax.common.devices import Precision
 from flashface_jax.common.errors import shortened
 from flashface_jax.diffusion.guidance import StrengthOverTime
 from flashface_jax.diffusion.schedule import Spacing
 from flashface_jax.diffusion.solvers import SolverName
 from flashface_jax.models.attention.backends import NAMES as ATTENTIONS
-from flashface_jax.sampling.pipeline import Precision
 from flashface_jax.sampling.presets import PRESETS
 
 DESCRIPTION = r"""Make images of a person from photos and a prompt.

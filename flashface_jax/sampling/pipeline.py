@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 
+from flashface_jax.common.devices import Precision, images_mesh, resolve_precision
 from flashface_jax.diffusion.sampling import Plan, ReferenceTrack
 from flashface_jax.faces.position import position_mask
 from flashface_jax.models.attention.backends import attention_named
@@ -22,7 +23,6 @@ from flashface_jax.sampling.program import (
     Generate,
     Request,
     Sampler,
-    images_mesh,
     make_generate,
     make_stepwise,
     make_track,
@@ -34,8 +34,6 @@ from flashface_jax.weights.directory import sha256_of
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SamplingConfig, SystemConfig, build_system
 from flashface_jax.weights.tokenizer import Tokenizer
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 PARTS = ("flashface", "autoencoder", "text_tower")
 
@@ -58,13 +56,6 @@ class Made:
     shots: tuple[Shot, ...]
     sampling: SamplingConfig
     size: tuple[int, int]
-
-
-def resolve_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
-    """Choose for "auto": float32 on a CPU, bfloat16 on accelerators."""
-    if precision == "auto":
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return precision
 
 
 def hold(params: Params, dtype: jnp.dtype) -> Params:

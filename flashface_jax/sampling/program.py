@@ -1,18 +1,18 @@
 """From tokens and face crops to images: encode, sample and decode as one compiled program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from flashface_jax.common.compilation import compiler_options
+from flashface_jax.common.devices import IMAGES, images_mesh
 from flashface_jax.common.shapes import ImageCondition, Latent, Mask, ReferenceWeight, Strength
 from flashface_jax.diffusion.sampling import (
     Conditioning,
@@ -31,8 +31,6 @@ from flashface_jax.models.autoencoder.vae import Autoencoder, encode_crops, from
 from flashface_jax.models.network import Params
 from flashface_jax.weights.system import System
 
-IMAGES = "images"
-"""The mesh axis that images are spread over."""
 EACH, WHOLE = PartitionSpec(IMAGES), PartitionSpec()
 
 
@@ -82,11 +80,6 @@ class Request:
 
 SHARED = ("negative_tokens", "context", "index")
 OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
-
-
-def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return the mesh that images are spread over; all devices of this host by default."""
-    return Mesh(np.asarray(devices or jax.local_devices()), (IMAGES,))
 
 
 def request_specs(request: Request, images: PartitionSpec = EACH) -> list[PartitionSpec]:

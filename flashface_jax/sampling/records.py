@@ -13,9 +13,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from flashface_jax.common.errors import DAMAGED_PICTURE
 from flashface_jax.common.files import whole_file
 from flashface_jax.common.from_json import from_json
-from flashface_jax.faces.files import DAMAGED, check_picture
+from flashface_jax.faces.files import check_picture
 
 KEY = "flashface"
 SOFTWARE = f"flashface-jax {version('flashface-jax')}"
@@ -82,7 +83,7 @@ def read_record(path: Path) -> Record:
             with Image.open(path) as image:
                 image.load()  # the text may stand behind the pixels
                 text = getattr(image, "text", {}).get(KEY)
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+    except (*DAMAGED_PICTURE, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no picture that can be read ({error}).") from error
     if text is None:
         raise ValueError(

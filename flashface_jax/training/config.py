@@ -1,87 +1,20 @@
 """What a training run is configured with; `configs/*.py` fill it in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from flashface_jax.common.config_file import read_config_file
 from flashface_jax.common.from_json import from_json
-from flashface_jax.data.loading.draws import DrawOptions
-from flashface_jax.data.loading.loader import LoaderOptions
+from flashface_jax.data.config import DataConfig
+from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.models.lora import LoraConfig
-from flashface_jax.training.computation.blocks import Recompute
-from flashface_jax.training.computation.optimizer import OptimizerConfig
-from flashface_jax.training.computation.sharding import ShardingConfig
-from flashface_jax.training.monitoring.profiling import check_profile_steps
+from flashface_jax.training.optimizer import OptimizerConfig
+from flashface_jax.training.parallel.blocks import Recompute
+from flashface_jax.training.parallel.sharding import ShardingConfig
 from flashface_jax.weights.system import SystemConfig
-from flashface_jax.world import Framing, SyntheticWorld
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """The built-in world of identities that a run trains on.
-
-    Attributes:
-        seed: seed of the world.
-        identities: identities to train on; the following `held_out` ones are never trained on.
-        held_out: identities kept for samples and evaluation.
-        photos_per_identity: photos drawn of each.
-        image_size: side of the drawn photos in pixels, 64 or more.
-        framing: how the photos are taken.
-        vocabulary: most entries of the tokenizer that is trained on the captions.
-    """
-
-    seed: int = 0
-    identities: int = 512
-    held_out: int = 64
-    photos_per_identity: int = 12
-    image_size: int = 64
-    framing: Framing = field(default_factory=Framing)
-    vocabulary: int = 1024
-
-    def draw(self) -> SyntheticWorld:
-        """The world that this describes; the first `identities` people are for training."""
-        return SyntheticWorld(
-            self.seed,
-            self.identities + self.held_out,
-            self.photos_per_identity,
-            self.image_size,
-            self.framing,
-        )
-
-    @property
-    def held_out_people(self) -> range:
-        """People of the world that are never trained on."""
-        return range(self.identities, self.identities + self.held_out)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What a run is trained on.
-
-    Attributes:
-        dataset: directory of a dataset that python -m flashface_jax.data.build made; the built-in
-            world if empty.
-        precomputed: directory that python -m flashface_jax.data.precompute made of that dataset:
-            the frozen networks do not run in the step; photos are encoded in it if empty.
-        world: the built-in world.
-        draws: what samples are drawn with.
-        loader: how samples are made ready; can differ from host to host, and after a stop.
-    """
-
-    dataset: str = ""
-    precomputed: str = ""
-    world: WorldConfig = field(default_factory=WorldConfig)
-    draws: DrawOptions = field(default_factory=DrawOptions)
-    loader: LoaderOptions = field(default_factory=LoaderOptions)
-
-    def __post_init__(self) -> None:
-        varied = [name for name, value in vars(self.draws.augmentation).items() if value]
-        if self.precomputed and varied:
-            raise ValueError(
-                f"data.draws.augmentation varies pictures ({', '.join(varied)}), and data."
-                "precomputed holds what they gave unvaried: set one of the two to nothing."
-            )
 
 
 @dataclass(frozen=True)
@@ -185,6 +118,25 @@ class TrainConfig:
         side = system.image_size // system.autoencoder.stride
         return self.batch_size, side, side, system.autoencoder.latent_channels
 
+    @property
+    def sample_shape(self) -> SampleShape:
+        """The sizes that the networks want of a sample."""
+        system = self.system
+        return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)
+
+
+def check_profile_steps(steps: tuple[int, int]) -> None:
+    """Raise a ValueError unless these are a first step, 1 or later, and a number of steps.
+
+    A number of 0 plans no trace.
+    """
+    first, count = steps
+    if first < 1 or count < 0:
+        raise ValueError(
+            f"profile_steps is {steps}; it must be the first step to trace, 1 or more, and how "
+            "many, 0 for none."
+        )
+
 
 def from_mapping(values: Mapping[str, Any]) -> TrainConfig:
     """Build the configuration from nested dicts, as `configs/*.py` and flags give it.
@@ -193,3 +145,16 @@ def from_mapping(values: Mapping[str, Any]) -> TrainConfig:
         ValueError: naming the field that is unknown, has a wrong type, or is out of range.
     """
     return from_json(TrainConfig, values, "The configuration")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a configuration file, and override fields of it.
+
+    Args:
+        path: of a file such as configs/synthetic.py.
+        overrides: e.g. `--config.batch_size=8`.
+
+    Raises:
+        ValueError: if the file is not there, or naming the field that is unknown or wrong.
+    """
+    return from_mapping(read_config_file(path, overrides))

@@ -18,8 +18,7 @@ from flashface_jax.planning.flops import count_flops
 from flashface_jax.planning.plan import Plan, Run, make_plan
 from flashface_jax.planning.report import markdown, table
 from flashface_jax.planning.topology import KNOWN, Topology, devices_of, parse_topology
-from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.config_file import load_config
+from flashface_jax.training.config import TrainConfig, load_config
 
 DESCRIPTION = """Foretell memory and speed of a training run on TPUs, without a TPU.
 

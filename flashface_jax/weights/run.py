@@ -1,7 +1,6 @@
 """The weights of a training run: its newest checkpoint, opened as a weights directory."""
 
 import json
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import jax
 from flashface_jax.common.from_json import from_json
 from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
 from flashface_jax.models.network import Network, Params
-from flashface_jax.training.run.checkpoint import FOLDER, UNREADABLE, Checkpoints
-from flashface_jax.training.run.run_lock import TRAIN_FILE
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import (
     NOT_DESCRIBED,
@@ -21,6 +18,13 @@ from flashface_jax.weights.directory import (
     on_one_device,
     restore_params,
 )
+from flashface_jax.weights.run_files import (
+    CHECKPOINTS,
+    TRAIN_FILE,
+    UNREADABLE,
+    items_of,
+    newest_checkpoint,
+)
 
 
 def open_weights(path: Path) -> WeightsDirectory:
@@ -29,7 +33,7 @@ def open_weights(path: Path) -> WeightsDirectory:
     Raises:
         WeightsError: if it is neither.
     """
-    kind = RunDirectory if (path / FOLDER).is_dir() else WeightsDirectory
+    kind = RunDirectory if (path / CHECKPOINTS).is_dir() else WeightsDirectory
     return kind.open(path)
 
 
@@ -93,11 +97,10 @@ class RunDirectory(WeightsDirectory):
             raise WeightsError(f"{self.path / TRAIN_FILE} is damaged: {error}") from error
 
     def _newest(self) -> "_Newest":
-        with closing(Checkpoints(self.path)) as checkpoints:
-            step = checkpoints.latest_step
-            if step is None:
-                raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
-            return _Newest(self.path, checkpoints.place / str(step), checkpoints.items(step))
+        newest = newest_checkpoint(self.path)
+        if newest is None:
+            raise WeightsError(f"{self.path} has no checkpoint yet: let the run go on.")
+        return _Newest(self.path, newest, items_of(newest))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from flashface_jax.models.lora import LoraConfig
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.run.checkpoint import Checkpoints
-from flashface_jax.training.run.run_lock import TRAIN_FILE
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import write_config
+from flashface_jax.weights.run_files import TRAIN_FILE
 from flashface_jax.weights.system import SystemConfig
 from flashface_jax.weights.tokenizer import train_tokenizer
 

@@ -20,9 +20,9 @@ from flashface_jax.models.lora import (
     with_lora,
 )
 from flashface_jax.models.network import Params, flatten, unflatten
-from flashface_jax.training.run.run_lock import TRAIN_FILE
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import RunDirectory, open_weights
+from flashface_jax.weights.run_files import TRAIN_FILE
 from tests.convert.conftest import HEADS
 from tests.convert.runs import write_run
 from tests.recorded import assert_close, drawn_parameters

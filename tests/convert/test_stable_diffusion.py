@@ -32,6 +32,7 @@ from flashface_jax.convert.stable_diffusion.text_tower import (
 )
 from flashface_jax.convert.stable_diffusion.unet import flashface_table, infer_flashface_config
 from flashface_jax.convert.table import WHOLE, Table, joined, linear_without_bias
+from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
@@ -40,7 +41,7 @@ from flashface_jax.models.flashface import FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network, unflatten
 from flashface_jax.models.unet import References, UNet
 from flashface_jax.training.computation.program import Program
-from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
+from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.run.loop import train
 from flashface_jax.training.run.start import starting_state
 from flashface_jax.weights.directory import WeightsDirectory

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from flashface_jax.data import precompute
+from flashface_jax.data.config import DataConfig
 from flashface_jax.data.loading.draws import DrawOptions, DropRates
 from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.models.autoencoder.vae import (
@@ -13,7 +14,7 @@ from flashface_jax.models.autoencoder.vae import (
     PatchCosinesConfig,
 )
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.training.config import DataConfig, TrainConfig
+from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights.system import SystemConfig
 from tests.small import CONFIG, DENOISER
 

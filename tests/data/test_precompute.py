@@ -13,9 +13,11 @@ import pytest
 from absl import logging
 
 from flashface_jax.data import remove
+from flashface_jax.data.config import DataConfig
 from flashface_jax.data.dataset import TRAIN, VALIDATION
 from flashface_jax.data.loading.draws import Augmentation, DrawOptions
 from flashface_jax.data.loading.encoded_record import Sizes, target_layout
+from flashface_jax.data.loading.encoders import encoders_sha256
 from flashface_jax.data.loading.pipeline import Order, encoded_batches, training_batches
 from flashface_jax.data.loading.precomputed import Precomputed
 from flashface_jax.data.loading.transforms import UndecodableError
@@ -25,10 +27,8 @@ from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
 from flashface_jax.training.computation.batch import Batch, EncodedBatch
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.step import make_sample_losses
-from flashface_jax.training.config import DataConfig
-from flashface_jax.training.run.data import open_dataset, sample_shape
+from flashface_jax.training.run.data import open_dataset
 from flashface_jax.training.run.loop import train
-from flashface_jax.training.run.precomputed import encoders_sha256
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import build_system
 from tests.data.encoded_world import config, no_posterior, run, system
@@ -83,7 +83,7 @@ def made(folder, dataset, weights):
 def pixel_batches(of, dataset, weights, order):
     """Batches of photos, as a run makes them."""
     tokenizer = open_weights(weights).tokenizer()
-    return training_batches(dataset, tokenizer, sample_shape(of), order, of.batch_size)
+    return training_batches(dataset, tokenizer, of.sample_shape, order, of.batch_size)
 
 
 @pytest.fixture(scope="module")

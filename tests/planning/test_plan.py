@@ -20,7 +20,8 @@ from flashface_jax.planning import plan as planned
 from flashface_jax.planning.breakdown import Part
 from flashface_jax.planning.compiling import elapsing
 from flashface_jax.training import plan as command
-from flashface_jax.training.plan import load_config, main
+from flashface_jax.training.config import load_config
+from flashface_jax.training.plan import main
 from tests.small import CONFIG
 
 needs_libtpu = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from flashface_jax.sampling.contact_sheet import is_sheet, write_sheet
+from flashface_jax.common.contact_sheet import is_sheet, write_sheet
 from flashface_jax.sampling.records import KEY, SOFTWARE, Record, Weights, read_record, write_png
 from tests.sampling.world import pixels, save
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from flashface_jax.models.network import flatten
 from flashface_jax.training.computation.program import Program
-from flashface_jax.training.computation.sharding import ShardingConfig
+from flashface_jax.training.parallel.sharding import ShardingConfig
 from flashface_jax.training.run.checkpoint import Checkpoints
 from tests.small import AVERAGING
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from flashface_jax.training.computation.sharding import ShardingConfig
-from flashface_jax.training.config import DataConfig, WorldConfig
+from flashface_jax.data.config import DataConfig, WorldConfig
+from flashface_jax.training.parallel.sharding import ShardingConfig
 from tests.small import with_changes
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from flashface_jax.training.run import processes
+from flashface_jax.training.parallel import processes
 
 ROOT = Path(__file__).parents[2]
 # The command, where training is stopped by Ctrl-C as soon as it begins.

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.training.computation.optimizer import OptimizerConfig
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import from_mapping
+from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.run.checkpoint import Checkpoints
 from flashface_jax.training.run.data import open_dataset, open_tokenizer
 from flashface_jax.training.run.loop import train

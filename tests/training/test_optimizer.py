@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from flashface_jax.training.computation.optimizer import OptimizerConfig, build_optimizer
+from flashface_jax.training.optimizer import OptimizerConfig, build_optimizer
 
 STEPS = 4
 

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from flashface_jax.training.run.processes import total
+from flashface_jax.training.parallel.processes import total
 from tests.training import commands
 
 ADD_UP = """
 import sys
-from flashface_jax.training.run.processes import join, total
+from flashface_jax.training.parallel.processes import join, total
 import jax
 join(sys.argv[1], 2, int(sys.argv[2]))
 print(total(jax.process_index() + 1))

@@ -9,13 +9,13 @@ from jax.sharding import PartitionSpec
 from flashface_jax.models.network import flatten
 from flashface_jax.planning.flops import count_flops
 from flashface_jax.training.computation.program import Program, model_jaxpr
-from flashface_jax.training.computation.sharding import (
+from flashface_jax.training.paper import PAPER
+from flashface_jax.training.parallel.sharding import (
     Layout,
     ShardingConfig,
     partition_specs,
     split_dimension,
 )
-from flashface_jax.training.paper import PAPER
 from tests.small import with_changes
 
 

@@ -18,12 +18,12 @@ from flashface_jax.diffusion.schedule import add_noise, as_noise, noise_levels
 from flashface_jax.models.network import flatten
 from flashface_jax.planning.breakdown import part_of
 from flashface_jax.training.computation.batch import Batch
-from flashface_jax.training.computation.optimizer import (
+from flashface_jax.training.computation.program import Program
+from flashface_jax.training.optimizer import (
     OptimizerConfig,
     build_optimizer,
     learning_rate_schedule,
 )
-from flashface_jax.training.computation.program import Program
 from tests.small import CONFIG, with_changes
 
 WHOLE = with_changes(

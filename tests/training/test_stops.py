@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from absl import logging
 
-from flashface_jax.training.computation.optimizer import OptimizerConfig
 from flashface_jax.training.computation.program import Program
+from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.run.checkpoint import CheckpointError, Checkpoints
 from flashface_jax.training.run.loop import DivergedError, train
 from tests.small import CONFIG, with_changes

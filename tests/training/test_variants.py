@@ -11,13 +11,17 @@ import numpy as np
 import optax
 import pytest
 
-from flashface_jax.models.autoencoder.vae import PatchCosines, PatchCosinesConfig
+from flashface_jax.models.autoencoder.vae import (
+    PatchCosines,
+    PatchCosinesConfig,
+    encode_without_face,
+)
 from flashface_jax.models.lora import LoraConfig, trains_beside_lora
 from flashface_jax.models.network import flatten
-from flashface_jax.training.computation.batch import Batch, without_face
-from flashface_jax.training.computation.optimizer import OptimizerConfig
+from flashface_jax.training.computation.batch import Batch
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.paper import denoiser_changed, flashface_changed
 from flashface_jax.training.run.loop import train
 from flashface_jax.training.run.start import starting_state
@@ -164,7 +168,7 @@ def test_an_inpainting_model_is_shown_the_image_without_its_face():
     autoencoder = PatchCosines(PatchCosinesConfig(patch=8))
     image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3)) + 1
     mask = jnp.zeros((1, 2, 2, 1)).at[0, 0, 1].set(1)
-    latents = without_face(autoencoder, image, mask)
+    latents = encode_without_face(autoencoder, image, mask)
     np.testing.assert_allclose(latents[0, 0, 1], 0, atol=1e-6)
     np.testing.assert_allclose(latents[0, 1], autoencoder.encode(image)[0, 1], atol=1e-5)
 

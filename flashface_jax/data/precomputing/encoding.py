@@ -11,13 +11,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from flashface_jax.common.compilation import compiler_options
+from flashface_jax.common.devices import images_mesh
+from flashface_jax.data.loading.encoders import ENCODERS, encoders_sha256
 from flashface_jax.data.precomputing.preparation import Prepared
-from flashface_jax.models.autoencoder.vae import encode_crops, from_pixels
+from flashface_jax.models.autoencoder.vae import encode_crops, encode_without_face, from_pixels
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
-from flashface_jax.sampling.program import images_mesh
-from flashface_jax.training.computation.batch import without_face
-from flashface_jax.training.run.precomputed import ENCODERS, encoders_sha256
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.system import System, SystemConfig, build_system
 
@@ -105,7 +104,7 @@ def _make_encode(system: System, mesh: Mesh, *, inpaints: bool) -> Callable[...,
         }
         if inpaints:
             face_mask = batch["face_mask"].astype(jnp.float32)
-            made["without_face"] = without_face(autoencoder, image, face_mask)
+            made["without_face"] = encode_without_face(autoencoder, image, face_mask)
         return made
 
     # Nothing passes between devices: each encodes its own photos.

@@ -10,9 +10,14 @@ from typing import cast
 
 import jax
 
+from flashface_jax.common.config_file import read_config_file
+from flashface_jax.common.devices import resolve_precision
 from flashface_jax.common.files import require_new, whole_file
+from flashface_jax.common.from_json import from_json
+from flashface_jax.data.config import DataConfig
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.loading.encoded_record import Storage
+from flashface_jax.data.loading.encoders import sizes_of
 from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.data.loading.pipeline import photo_pool
 from flashface_jax.data.loading.precomputed import EMPTY_CONTEXT, Origin, differences
@@ -20,9 +25,6 @@ from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.data.precomputing.encoding import Encoders
 from flashface_jax.data.precomputing.preparation import Preparation
 from flashface_jax.data.precomputing.writing import Work
-from flashface_jax.sampling.pipeline import resolve_precision
-from flashface_jax.training.plan import load_config
-from flashface_jax.training.run.precomputed import sizes_of
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SystemConfig
 from flashface_jax.weights.tokenizer import Tokenizer
@@ -114,15 +116,17 @@ def _configured(
     """The system, and the precision that its networks compute in."""
     if asked.config is None:
         return weights, resolve_precision(asked.precision)
-    config = load_config(asked.config, overrides)
-    varied = [name for name, value in vars(config.data.draws.augmentation).items() if value]
+    values = read_config_file(asked.config, overrides)
+    configured: SystemConfig = from_json(SystemConfig, values["system"], "system")
+    data: DataConfig = from_json(DataConfig, values["data"], "data")
+    varied = [name for name, value in vars(data.draws.augmentation).items() if value]
     if varied:
         raise ValueError(
             f"{asked.config} varies pictures (data.draws.augmentation: {', '.join(varied)}), which "
             "cannot be precomputed: set them to 0, or train without data.precomputed."
         )
     for name in ("autoencoder", "text_tower"):
-        there, here = getattr(weights, name), getattr(config.system, name)
+        there, here = getattr(weights, name), getattr(configured, name)
         were, are = dataclasses.asdict(there), dataclasses.asdict(here)
         for fields in (were, are):
             fields.pop("embedding", None)  # of the projection, which nothing here depends on
@@ -132,5 +136,5 @@ def _configured(
                 f"{'; '.join(differ)}): set the configuration's fields to what the weights have."
             )
     auto = asked.precision == "auto"
-    system = dataclasses.replace(config.system, text_tower=weights.text_tower)
-    return system, config.compute_dtype if auto else asked.precision
+    system = dataclasses.replace(configured, text_tower=weights.text_tower)
+    return system, str(values["compute_dtype"]) if auto else asked.precision

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, UInt8
 
-from flashface_jax.common.shapes import FeatureMap, Image, Latent, ReferenceLatent
+from flashface_jax.common.shapes import FeatureMap, Image, Latent, Mask, ReferenceLatent
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
 
 
@@ -358,3 +358,16 @@ def encode_crops(
     sets, refs = crops.shape[:2]
     latents = autoencoder.encode(from_pixels(crops.reshape(sets * refs, *crops.shape[2:])))
     return latents.reshape(sets, refs, *latents.shape[1:])
+
+
+def encode_without_face(autoencoder: Autoencoder, image: Image, face_mask: Mask) -> Latent:
+    """Encode images without their faces, which is what an inpainting model sees of them.
+
+    Args:
+        autoencoder: encodes.
+        image: the images.
+        face_mask: 1 inside the face box, at the latents' resolution.
+    """
+    stride = autoencoder.config.stride
+    face = jnp.repeat(jnp.repeat(face_mask, stride, axis=1), stride, axis=2)
+    return autoencoder.encode(image * (1 - face))

@@ -13,9 +13,14 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from flashface_jax.common.shapes import Image, ImageCondition, Latent, Mask
+from flashface_jax.common.shapes import ImageCondition, Latent, Mask
 from flashface_jax.diffusion.loss import Drawn, Example
-from flashface_jax.models.autoencoder.vae import Autoencoder, Posterior, encode_crops, from_pixels
+from flashface_jax.models.autoencoder.vae import (
+    Posterior,
+    encode_crops,
+    encode_without_face,
+    from_pixels,
+)
 from flashface_jax.models.network import Params
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights.system import System
@@ -64,7 +69,7 @@ class Batch:
         autoencoder = system.autoencoder.bind(params["autoencoder"])
         text_tower = system.text_tower.bind(params["text_tower"])
         image, face_mask = from_pixels(self.target), self.face_mask.astype(jnp.float32)
-        without = without_face(autoencoder, image, face_mask) if inpaints else None
+        without = encode_without_face(autoencoder, image, face_mask) if inpaints else None
         return Example(
             target=autoencoder.encode(image, drawn.posterior_noise),
             condition=_condition(without, face_mask),
@@ -159,13 +164,6 @@ AnyBatch = Batch | EncodedBatch
 def batch_class(config: TrainConfig) -> type[Batch] | type[EncodedBatch]:
     """What a run's batches are of."""
     return EncodedBatch if config.data.precomputed else Batch
-
-
-def without_face(autoencoder: Autoencoder, image: Image, face_mask: Mask) -> Latent:
-    """What an inpainting model sees of the target: the latent of the image without its face."""
-    stride = autoencoder.config.stride
-    face = jnp.repeat(jnp.repeat(face_mask, stride, axis=1), stride, axis=2)
-    return autoencoder.encode(image * (1 - face))
 
 
 def _condition(without: Latent | None, face_mask: Mask) -> ImageCondition:

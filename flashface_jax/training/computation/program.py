@@ -20,9 +20,6 @@ from flashface_jax.models.flashface import begin_as_copies
 from flashface_jax.models.lora import init_lora, lora_shapes
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.batch import AnyBatch, batch_class
-from flashface_jax.training.computation.blocks import TrainingBlocks, split_as
-from flashface_jax.training.computation.optimizer import build_optimizer
-from flashface_jax.training.computation.sharding import Layout, ShardingConfig
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.computation.step import (
     make_sample_losses,
@@ -30,6 +27,9 @@ from flashface_jax.training.computation.step import (
     over_devices,
 )
 from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.optimizer import build_optimizer
+from flashface_jax.training.parallel.blocks import TrainingBlocks, split_as
+from flashface_jax.training.parallel.sharding import Layout, ShardingConfig
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System, build_system
 

@@ -14,9 +14,9 @@ from flashface_jax.diffusion.loss import Drawn, draw, noise_prediction_loss
 from flashface_jax.diffusion.schedule import noise_levels
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.batch import AnyBatch
-from flashface_jax.training.computation.sharding import EVERY_DEVICE, Layout
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.parallel.sharding import EVERY_DEVICE, Layout
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System
 

@@ -10,6 +10,7 @@ from absl import logging
 from jaxtyping import Float32
 from PIL import Image
 
+from flashface_jax.common.contact_sheet import contact_sheet
 from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.data.loading.transforms import (
@@ -20,7 +21,6 @@ from flashface_jax.data.loading.transforms import (
     target_and_mask,
 )
 from flashface_jax.faces.align import largest_square
-from flashface_jax.sampling.contact_sheet import contact_sheet
 from flashface_jax.sampling.program import Request
 from flashface_jax.weights.tokenizer import Tokenizer
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from flashface_jax.common.files import whole_file
-from flashface_jax.training.run.processes import is_first
+from flashface_jax.training.parallel.processes import is_first
 
 
 class MetricsWriter:

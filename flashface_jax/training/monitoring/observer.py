@@ -16,7 +16,7 @@ from flashface_jax.training.computation.step import Metrics
 from flashface_jax.training.monitoring.metrics import MetricsWriter
 from flashface_jax.training.monitoring.profiling import Profiler
 from flashface_jax.training.monitoring.telemetry import Speed, Throughput, device_memory, speed_on
-from flashface_jax.training.run.processes import is_first
+from flashface_jax.training.parallel.processes import is_first
 
 LOGGED = ("loss", "gradient_norm")
 

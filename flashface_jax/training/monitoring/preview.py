@@ -17,7 +17,6 @@ from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.monitoring.identity_similarity import Likeness, open_likeness
-from flashface_jax.training.run.data import sample_shape
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.tokenizer import Tokenizer
 
@@ -51,7 +50,7 @@ class Preview:
 
 def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) -> Preview | None:
     """Return what draws held-out people, or None if there are none or nobody asked."""
-    config, shape = program.config, sample_shape(program.config)
+    config, shape = program.config, program.config.sample_shape
     if not config.grid_people or VALIDATION not in dataset.splits:
         return None
     asked = held_out_requests(

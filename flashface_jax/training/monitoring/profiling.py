@@ -14,22 +14,10 @@ from typing import Any
 import jax
 
 from flashface_jax.common.errors import sentence
+from flashface_jax.training.config import check_profile_steps
 
 REQUEST = "profile"
 TRACES = "profiles"
-
-
-def check_profile_steps(steps: tuple[int, int]) -> None:
-    """Raise a ValueError unless these are a first step, 1 or later, and a number of steps.
-
-    A number of 0 plans no trace.
-    """
-    first, count = steps
-    if first < 1 or count < 0:
-        raise ValueError(
-            f"profile_steps is {steps}; it must be the first step to trace, 1 or more, and how "
-            "many, 0 for none."
-        )
 
 
 class Profiler:

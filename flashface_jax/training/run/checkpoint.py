@@ -18,11 +18,10 @@ from jax.experimental import multihost_utils
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.run.checkpoint_files import damage, note_sizes
+from flashface_jax.weights.run_files import CHECKPOINTS, UNREADABLE
 
-FOLDER, SET_ASIDE = "checkpoints", "damaged"
+SET_ASIDE = "damaged"
 MOST_LISTED = 64  # checkpoints that processes agree on
-UNREADABLE = (ValueError, KeyError, OSError, TypeError, RuntimeError)
-"""What Orbax raises over a checkpoint of which something is missing or damaged."""
 
 
 class CheckpointError(ValueError):
@@ -50,7 +49,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int = 2):
-        self.place = (workdir / FOLDER).absolute()
+        self.place = (workdir / CHECKPOINTS).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._writes = False
         self._manager = ocp.CheckpointManager(self.place, options=options)
@@ -157,10 +156,6 @@ class Checkpoints:
             multihost_utils.sync_global_devices("damaged checkpoints are put aside")
         self._manager.reload()
 
-    def items(self, step: int) -> set[str]:
-        """Names of the items of a checkpoint."""
-        return {path.name for path in (self.place / str(step)).iterdir() if path.is_dir()}
-
     def wait(self) -> None:
         """Wait until what is being written is written, and note which files that made."""
         self._manager.wait_until_finished()
@@ -172,12 +167,6 @@ class Checkpoints:
         """Wait for writes and release the directory."""
         self.wait()
         self._manager.close()
-
-
-def has_checkpoints(workdir: Path) -> bool:
-    """Whether a run has saved a step there, whole or damaged."""
-    place = workdir / FOLDER
-    return place.is_dir() and any(path.name.isdigit() for path in place.iterdir())
 
 
 def _agreed(steps: list[int]) -> list[int]:

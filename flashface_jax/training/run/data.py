@@ -14,12 +14,12 @@ from flashface_jax.data.build import build
 from flashface_jax.data.building.drawn_photos import identity_name, write_photos
 from flashface_jax.data.building.examination import Form
 from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.data.dataset import TRAIN, IdClusters
-from flashface_jax.data.loading.samples import SampleShape
-from flashface_jax.training.config import DataConfig, TrainConfig, WorldConfig
-from flashface_jax.training.run.checkpoint import has_checkpoints
-from flashface_jax.training.run.processes import is_first, wait_for_all
+from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.parallel.processes import is_first, wait_for_all
 from flashface_jax.weights.directory import tokenizer_of
+from flashface_jax.weights.run_files import has_checkpoints
 from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
 
 WORLD = "world.json"
@@ -90,9 +90,3 @@ def _train_tokenizer(dataset: IdClusters, out: Path, config: TrainConfig) -> Non
     captions = (records[i].caption for i in places)
     length = config.system.text_tower.length
     train_tokenizer(captions, out, length, config.data.world.vocabulary)
-
-
-def sample_shape(config: TrainConfig) -> SampleShape:
-    """The sizes that the configured networks want."""
-    system = config.system
-    return SampleShape(system.image_size, system.reference_size, system.autoencoder.stride)

@@ -22,14 +22,15 @@ from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.observer import Observer
 from flashface_jax.training.monitoring.preview import make_preview
+from flashface_jax.training.parallel.processes import StopRequest, is_first, say, total
 from flashface_jax.training.run import run_lock as claim
-from flashface_jax.training.run.checkpoint import Checkpoints, has_checkpoints
-from flashface_jax.training.run.data import open_dataset, open_tokenizer, sample_shape
+from flashface_jax.training.run.checkpoint import Checkpoints
+from flashface_jax.training.run.data import open_dataset, open_tokenizer
 from flashface_jax.training.run.divergence import UNREAD, Health, Taken
 from flashface_jax.training.run.precomputed import precomputed_batches, require_same_weights
 from flashface_jax.training.run.prefetch import feed
-from flashface_jax.training.run.processes import StopRequest, is_first, say, total
 from flashface_jax.training.run.start import fitting_weights, starting_state
+from flashface_jax.weights.run_files import has_checkpoints
 from flashface_jax.weights.tokenizer import Tokenizer
 
 
@@ -94,7 +95,7 @@ def _open_data(program: Program, workdir: Path) -> Data:
     config, rows = program.config, program.layout.own_rows(program.config.batch_size)
     dataset = open_dataset(workdir, config.data)
     tokenizer = open_tokenizer(workdir, config, dataset)
-    shape, order = sample_shape(config), Order(config.seed, config.data.draws)
+    shape, order = config.sample_shape, Order(config.seed, config.data.draws)
     pool = photo_pool(dataset, TRAIN, shape.reference_size)
     if config.data.precomputed:
         batches = precomputed_batches(config, dataset, tokenizer, order, rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flashface_jax.data.loading.loader import BatchLoader
 from flashface_jax.training.computation.batch import AnyBatch
-from flashface_jax.training.computation.sharding import Layout
+from flashface_jax.training.parallel.sharding import Layout
 
 AHEAD = 2
 

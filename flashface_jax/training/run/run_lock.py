@@ -7,11 +7,8 @@ from typing import Any
 
 from flashface_jax.common.files import whole_file
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.run.checkpoint import has_checkpoints
 from flashface_jax.weights.directory import CONFIG_FILE, write_config
-
-TRAIN_FILE = "train.json"
-"""Where a run keeps its configuration."""
+from flashface_jax.weights.run_files import TRAIN_FILE, has_checkpoints
 
 # What may change between the beginning of a run and its resumption.
 RESUMABLE_CHANGES = {

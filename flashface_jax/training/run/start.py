@@ -10,13 +10,13 @@ from flashface_jax.models.network import Params, flatten, unflatten
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.parallel.processes import say
 from flashface_jax.training.run.initial import (
     describe,
     plan_start,
     require_same_arithmetic,
     start_from,
 )
-from flashface_jax.training.run.processes import say
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import open_weights

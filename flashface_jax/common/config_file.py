@@ -1,16 +1,15 @@
-"""Reading `configs/*.py` outside of train.py, whose flags do it there."""
+"""Reading `configs/*.py`, with fields overridden by flags, into nested dicts."""
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from flashface_jax.training.config import TrainConfig, from_mapping
 
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def read_config_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a configuration file, and override fields of it.
 
     Args:
@@ -29,12 +28,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} is no configuration: it has no function get_config().")
-    values, words = flags.FlagValues(), ["plan", *overrides]
+    holder, words = flags.FlagValues(), ["plan", *overrides]
     try:
         config = config_flags.DEFINE_config_dict(
-            "config", module.get_config(), flag_values=values, sys_argv=words
+            "config", module.get_config(), flag_values=holder, sys_argv=words
         )
-        values(words)
+        holder(words)
     except (AttributeError, KeyError) as error:
         # So ml_collections says that there is no such field, and what else may have been meant.
         named = error.__context__ if isinstance(error.__context__, KeyError) else error
@@ -44,4 +43,5 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ValueError(f"The configuration has no field {error.flagname}.") from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
-    return from_mapping(config.value.to_dict())
+    values: dict[str, Any] = config.value.to_dict()
+    return values

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from flashface_jax.models.attention.attend import ATTENDED
 from flashface_jax.models.network import Network
-from flashface_jax.training.computation.sharding import FSDP, Layout
+from flashface_jax.training.parallel.sharding import FSDP, Layout
 
 Recompute = Literal["nothing", "blocks", "all but attention"]
 """What the backward pass makes again: nothing; all but what enters a block; or that, except what

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from flashface_jax.common.errors import DAMAGED_PICTURE
 from flashface_jax.common.files import whole_file
-from flashface_jax.faces.align import fit_and_pad
-from flashface_jax.faces.files import DAMAGED
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -52,7 +51,7 @@ def contact_sheet(
             draw.text((0, corner), row_titles[y], INK, font)
         for x, picture in enumerate(row):
             if picture is not None:
-                fitted = Image.fromarray(fit_and_pad(picture, cell))
+                fitted = ImageOps.pad(Image.fromarray(picture), (cell, cell))
                 sheet.paste(fitted, (x * (cell + GAP), corner + title))
     return sheet
 
@@ -80,5 +79,5 @@ def is_sheet(path: Path) -> bool:
             warnings.simplefilter("ignore")  # Pillow warns of many pixels
             with Image.open(path) as image:
                 return bool(image.info.get(MARK[0]) == MARK[1])
-    except (*DAMAGED, Image.DecompressionBombError):
+    except (*DAMAGED_PICTURE, Image.DecompressionBombError):
         return False
