@@ -2,7 +2,7 @@
 
 import sys
 
-from flashface_jax.sampling.command import run
+from flashface_jax.sampling.command import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(main(prog="sample.py"))

@@ -26,10 +26,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from flashface_jax.data.build import build
-from flashface_jax.data.building.examination import Form
-from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.dataset import TRAIN, IdClusters
+from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.loading.draws import DrawOptions, DropRates, draw_sample
 from flashface_jax.data.loading.loader import BatchLoader, LoaderOptions
 from flashface_jax.data.loading.pipeline import Order, fingerprint, ordered, photo_pool

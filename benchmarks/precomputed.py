@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flashface_jax.data.build import build
 from flashface_jax.data.building.drawn_photos import write_photos
-from flashface_jax.data.building.examination import Form
-from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.loading.draws import DrawOptions
 from flashface_jax.data.loading.encoded_record import Layout
 from flashface_jax.data.loading.encoders import sizes_of

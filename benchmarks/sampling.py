@@ -32,13 +32,14 @@ from flashface_jax.diffusion.sampling import (
     plan_sampling,
 )
 from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import network
 from flashface_jax.sampling.pipeline import hold
 from flashface_jax.sampling.program import Request, Sampler, make_generate
-from flashface_jax.weights.system import SamplingConfig, SystemConfig, build_system
+from flashface_jax.weights.system import SystemConfig, build_system
 
 SCHEDULE = ScheduleConfig()
 STEPS, LAUNCHED = 50, 20  # the step that is timed comes after the launch of reference guidance

@@ -1,6 +1,6 @@
 """The paper's training run: both networks whole, 768x768, Stable Diffusion 1.5's widths.
 
-    python -m flashface_jax.convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
+    flashface convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
     python train.py --config configs/flashface.py --workdir runs/flashface \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 

@@ -3,7 +3,7 @@
     python train.py --config configs/flashface_lora.py --workdir runs/lora \
         --config.initial=weights/flashface --config.data.dataset=DATASET \
         --config.system.autoencoder.misread_attention=True     # as the released weights' was
-    python -m flashface_jax.convert export runs/lora --to lora --out lora.safetensors
+    flashface convert export runs/lora --to lora --out lora.safetensors
 
 Every attention layer of the U-Net has updates; beside them reference attention and the ReferenceNet
 train. The input convolution does not: from Stable Diffusion, whose mask channel starts at zero, the

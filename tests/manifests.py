@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashface_jax.data.build import build
-from flashface_jax.data.building.examination import Form
-from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.dataset import REFERENCES, IdClusters
+from flashface_jax.data.id_clusters.build import build
 
 WIDTH, HEIGHT = 96, 80
 BOX = [30.0, 20.0, 62.0, 60.0]

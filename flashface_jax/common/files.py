@@ -15,6 +15,12 @@ def require_new(path: Path) -> None:
         raise FileExistsError(f"{path} exists already: choose another directory or remove it.")
 
 
+def require_exists(path: Path, what: str) -> None:
+    """Raise a ValueError if `path` does not exist, saying to name `what` in its place."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: name {what}.")
+
+
 def require_space(path: Path, needed: int) -> None:
     """Raise OSError if the disk of `path`, which need not exist yet, lacks `needed` bytes."""
     disk = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())

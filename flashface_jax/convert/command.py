@@ -1,13 +1,14 @@
-"""Convert checkpoints: `python -m flashface_jax.convert official --help`, or another command's."""
+"""Convert checkpoints between PyTorch and JAX, in both directions."""
 
 import argparse
-import sys
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flashface_jax.convert.table import ConversionError
-from flashface_jax.weights.directory import WeightsError
+from flashface_jax.common.command_line import Parser, UsageError, run_command
+from flashface_jax.common.files import require_exists, require_new
 
 OFFICIAL_HELP = """\
 Turn the files that FlashFace's authors released into one directory that sample.py opens.
@@ -18,7 +19,7 @@ used, for `export` to restore; about 9 GB in float32.
 Leave a file out, and the directory lacks that part (it can still be inspected or trained from).
 
 example:
-  python -m flashface_jax.convert official --unet flashface.ckpt --vae sd-v1-vae.pth \\
+  flashface convert official --unet flashface.ckpt --vae sd-v1-vae.pth \\
       --clip openai-clip-vit-large-14.pth --tokenizer bpe_simple_vocab_16e6.txt.gz \\
       --out weights/flashface
 """
@@ -35,8 +36,8 @@ tokenizer; about 8 GB in float32. Stable Diffusion 2, XL and inpainting models a
 in shards or of half precision only), or one file in the original layout (.safetensors or .ckpt).
 
 examples:
-  python -m flashface_jax.convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
-  python -m flashface_jax.convert stable-diffusion --from v1-5-pruned.safetensors \\
+  flashface convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
+  flashface convert stable-diffusion --from v1-5-pruned.safetensors \\
       --tokenizer bpe_simple_vocab_16e6.txt.gz --out weights/sd15
 """
 
@@ -59,28 +60,19 @@ say (head counts, sizes other than the released) is printed.
                      a run's weights with the updates added.
 
 examples:
-  python -m flashface_jax.convert export runs/mine --to official --dtype float16 --out released
-  python -m flashface_jax.convert export runs/lora --to lora --out lora/mine.safetensors
+  flashface convert export runs/mine --to official --dtype float16 --out released
+  flashface convert export runs/lora --to lora --out lora/mine.safetensors
 """
 
-NEEDED = {
-    "torch": "PyTorch files need PyTorch: pip install 'flashface-jax[convert]'",
-    "safetensors": "this needs safetensors: pip install 'flashface-jax[convert]'",
-}
-"""Packages that only this command needs, and what to say without them; --help works without."""
 
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; `run` of the result does what it asks."""
-    parser = argparse.ArgumentParser(prog="python -m flashface_jax.convert", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def make_parser(prog: str) -> Parser:
+    """Describe the command line; `run` of what it parses does what is asked."""
+    parser = Parser(prog=prog, description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_official(commands)
     _add_stable_diffusion(commands)
     _add_export(commands)
-    options = parser.parse_args(arguments)
-    if options.command == "stable-diffusion" and options.source.is_file() and not options.tokenizer:
-        parser.error("--from is one file, which holds no tokenizer: name one with --tokenizer")
-    return options
+    return parser
 
 
 def _add_official(commands: Any) -> None:
@@ -89,7 +81,6 @@ def _add_official(commands: Any) -> None:
         "official",
         help="the released PyTorch files -> a weights directory",
         description=OFFICIAL_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     official.set_defaults(run=_official)
     file = official.add_argument
@@ -115,7 +106,6 @@ def _add_stable_diffusion(commands: Any) -> None:
         "stable-diffusion",
         help="Stable Diffusion 1.5 -> a weights directory to train from",
         description=STABLE_DIFFUSION_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_stable_diffusion)
     option = parser.add_argument
@@ -147,7 +137,6 @@ def _add_export(commands: Any) -> None:
         "export",
         help="a weights directory or a run -> files that the released code or others load",
         description=EXPORT_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     export.set_defaults(run=_export)
     add = export.add_argument
@@ -164,13 +153,20 @@ def _add_export(commands: Any) -> None:
 
 
 def _official(options: argparse.Namespace) -> None:
-    from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415
+    files = (options.unet, options.vae, options.clip, options.tokenizer)
+    for file in files:
+        if file is not None:
+            require_exists(file, "one of the files that FlashFace's authors released")
+    from flashface_jax.convert.run import OfficialFiles, convert_official  # noqa: PLC0415  (slow)
 
     named = {field.name: getattr(options, field.name) for field in fields(OfficialFiles)}
     convert_official(OfficialFiles(**named), options.out)
 
 
 def _stable_diffusion(options: argparse.Namespace) -> None:
+    require_exists(options.source, "a diffusers folder, or one file in the original layout")
+    if options.source.is_file() and not options.tokenizer:
+        raise UsageError("--from is one file, which holds no tokenizer: name one with --tokenizer.")
     from flashface_jax.convert.stable_diffusion.run import (  # noqa: PLC0415
         convert_stable_diffusion,
     )
@@ -185,6 +181,7 @@ def _stable_diffusion(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    require_exists(options.directory, "converted weights, or a training run's directory")
     from flashface_jax.convert.export import export  # noqa: PLC0415
     from flashface_jax.convert.lora import export_run  # noqa: PLC0415
 
@@ -194,21 +191,12 @@ def _export(options: argparse.Namespace) -> None:
     export(options.directory, options.out, options.to, options.dtype)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "flashface convert") -> int:
     """Run the command line; 0 on success, 1 with one message on stderr otherwise."""
-    options = parse_arguments(arguments)
-    try:
-        options.run(options)
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        print(f"error: {NEEDED[error.name]}", file=sys.stderr)
-        return 1
-    except (ConversionError, WeightsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(partial(_run, arguments, prog), on_stop="nothing was written.")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(arguments: Sequence[str] | None, prog: str) -> None:
+    options = make_parser(prog).parse_args(arguments)
+    require_new(options.out)
+    options.run(options)

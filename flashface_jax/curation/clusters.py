@@ -11,25 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from flashface_jax.curation.rules import ClusterRules
+
 SEED = 0
 RESTARTS = 4
-
-
-@dataclass(frozen=True)
-class ClusterRules:
-    """When faces are one person's.
-
-    Attributes:
-        min_similarity: least cosine of a face to the person's centre, 0.6 in the paper.
-        min_share: least share of a name's photos that show the person. Under some name's photos
-            of anyone, two of one stranger are no sign that the name is theirs.
-        ambiguous_share: a second person with this share of the first one's photos, or more, makes
-            the name ambiguous: nothing says which of them it means.
-    """
-
-    min_similarity: float = 0.6
-    min_share: float = 0.2
-    ambiguous_share: float = 0.75
 
 
 @dataclass(frozen=True, eq=False)

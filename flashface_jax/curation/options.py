@@ -2,16 +2,15 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from flashface_jax.curation.clusters import ClusterRules
-from flashface_jax.curation.quality import QualityRules
-from flashface_jax.curation.selection import Rules
+from flashface_jax.common.command_line import Parser
+from flashface_jax.curation.rules import ClusterRules, QualityRules, Rules
 
 DESCRIPTION = r"""Turn folders of photos of people into a clean, captioned manifest.
 
-    python -m flashface_jax.curation --photos photos --models buffalo_l --out curated \
+    flashface curate --photos photos --models buffalo_l --out curated \
         --captions Qwen/Qwen2.5-VL-7B-Instruct
 
 photos holds one folder a person, named after them, with photos at any depth; what a search for the
@@ -39,15 +38,9 @@ Apache Beam:
 """
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """Parse the command line; what is not known here is for Beam."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flashface_jax.curation",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # Beam's options may begin like one of these
-    )
+def make_parser(prog: str = "flashface curate") -> Parser:
+    """Describe the command line; what is not known here is for Beam."""
+    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--photos", type=Path, required=True, metavar="DIR", help="one folder a person, or a list")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write")
@@ -80,7 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[argparse.Na
     captions.add_argument(
         "--caption-batch", type=_number(1), default=8, metavar="N", help="photos at a time (8)"
     )
-    return parser.parse_known_args(arguments)
+    return parser
 
 
 def rules_of(options: argparse.Namespace) -> Rules:
@@ -92,7 +85,7 @@ def rules_of(options: argparse.Namespace) -> Rules:
     )
 
 
-def _add_rules(parser: argparse.ArgumentParser) -> None:
+def _add_rules(parser: Parser) -> None:
     group = parser.add_argument_group("what is kept")
     clusters, quality = ClusterRules(), QualityRules()
     group.add_argument(

@@ -1,27 +1,9 @@
 """Whether a face is large and sharp enough, and the photo's main one."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from flashface_jax.faces.sharpness import SHARP_ENOUGH
-
-
-@dataclass(frozen=True)
-class QualityRules:
-    """What a person's face must be like.
-
-    Attributes:
-        min_face: least width and height of the face in pixels. References are 224x224; at 96 a
-            face is enlarged 2.3 times, and hardly more is lost than gained by a further photo.
-        min_sharpness: least sharpness, as `faces.sharpness` measures it.
-        largest_other: the most that another face may measure, as a share of the person's.
-    """
-
-    min_face: int = 96
-    min_sharpness: float = SHARP_ENOUGH
-    largest_other: float = 0.5
+from flashface_jax.curation.rules import QualityRules
 
 
 def sides(boxes: Float32[np.ndarray, "faces 4"]) -> Float32[np.ndarray, " faces"]:

@@ -3,33 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
 from flashface_jax.common.from_json import from_json
-from flashface_jax.curation.clusters import ClusterRules, PersonFaces, find_person
+from flashface_jax.curation.clusters import PersonFaces, find_person
 from flashface_jax.curation.duplicates import near_duplicates
 from flashface_jax.curation.measured import Measured
 from flashface_jax.curation.outcomes import KEPT
-from flashface_jax.curation.quality import QualityRules, flaw, sides
+from flashface_jax.curation.quality import flaw, sides
+from flashface_jax.curation.rules import Rules
 from flashface_jax.data.manifest import Box, Landmarks
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is kept.
-
-    Attributes:
-        clusters: whose face it is.
-        quality: what the face must be like.
-        min_photos: least number of photos of a person; two make a target and a reference.
-    """
-
-    clusters: ClusterRules = field(default_factory=ClusterRules)
-    quality: QualityRules = field(default_factory=QualityRules)
-    min_photos: int = 2
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ class DataConfig:
     """What a run is trained on.
 
     Attributes:
-        dataset: directory of a dataset that python -m flashface_jax.data.build made; the built-in
+        dataset: directory of a dataset that flashface data build made; the built-in
             world if empty.
-        precomputed: directory that python -m flashface_jax.data.precompute made of that dataset:
+        precomputed: directory that flashface data precompute made of that dataset:
             the frozen networks do not run in the step; photos are encoded in it if empty.
         world: the built-in world.
         draws: what samples are drawn with.

@@ -124,7 +124,7 @@ class IdClusters:
         except Exception as error:  # TFDS and its parsers raise nothing narrower
             raise ValueError(
                 f"{self.path} is no dataset id_clusters that can be read ({sentence(error)}): "
-                "build it with python -m flashface_jax.data.build."
+                "build it with flashface data build."
             ) from error
 
     @property
@@ -209,9 +209,7 @@ def find_dataset(path: Path) -> Path:
         path.glob("*/dataset_info.json")
     )
     if not found:
-        raise ValueError(
-            f"{path} holds no dataset {NAME}: build one with python -m flashface_jax.data.build."
-        )
+        raise ValueError(f"{path} holds no dataset {NAME}: build one with flashface data build.")
     if len(found) > 1:
         names = ", ".join(str(file.parent) for file in found)
         raise ValueError(f"{path} holds several datasets: name one of {names}.")

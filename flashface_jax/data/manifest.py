@@ -102,7 +102,7 @@ def find_manifest(source: Path) -> Path:
         return manifest
     if source.is_dir():
         raise ValueError(
-            f"{source} holds no {FILE_NAME}: python -m flashface_jax.curation makes one from "
+            f"{source} holds no {FILE_NAME}: flashface curate makes one from "
             "folders of photos, or write one yourself, a line a photo."
         )
     raise ValueError(f"{source} does not exist: name a manifest, or the folder that holds it.")

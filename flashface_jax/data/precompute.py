@@ -1,6 +1,6 @@
 r"""Compute once what a training run's frozen networks would compute of every photo, at every step.
 
-    python -m flashface_jax.data.precompute --weights weights/sd15 --dataset data --out latents
+    flashface data precompute --weights weights/sd15 --dataset data --out latents
     python train.py --config configs/flashface.py --config.initial=weights/sd15 \
         --config.data.dataset=data --config.data.precomputed=latents --workdir runs/mine
 
@@ -20,37 +20,26 @@ of the dataset remove it; training refuses it then.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from absl import logging
-from tqdm import tqdm
-
-from flashface_jax.common.errors import sentence, stopped
-from flashface_jax.data.dataset import IdClusters
+from flashface_jax.common.command_line import Parser, run_command
+from flashface_jax.common.files import require_exists, require_new
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Read the command line; what is left are overrides of the configuration."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flashface_jax.data.precompute",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # --config.steps is none of --config
-    )
+def make_parser(prog: str) -> Parser:
+    """Describe the command line."""
+    parser = Parser(prog=prog, description=__doc__)
     add = parser.add_argument
     add("--weights", type=Path, required=True, metavar="DIR", help="what the run starts from")
     add("--dataset", type=Path, required=True, metavar="DIR", help="what it is trained on")
     add("--out", type=Path, required=True, metavar="DIR", help="directory to write, a new one")
     add("--config", type=Path, metavar="FILE", help="experiment, as for train.py")
     _add_options(parser)
-    asked, rest = parser.parse_known_args(arguments)
-    for word in rest:
-        if asked.config is None or not word.startswith("--config."):
-            parser.error(f"unrecognized argument {word}")
-    return asked, rest
+    return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: Parser) -> None:
     """Options of how it is computed and stored."""
     add = parser.add_argument
     add(
@@ -95,46 +84,28 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def precompute(asked: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Do what was asked.
-
-    Raises:
-        ValueError: weights, dataset or configuration do not fit each other, or the disk is full.
-        OSError: something cannot be written.
-    """
-    # The model's code, which takes seconds to import: --help and wrong usage need none of it.
-    from flashface_jax.data.precomputing.drafting import drafting  # noqa: PLC0415
-    from flashface_jax.data.precomputing.planning import make_plan  # noqa: PLC0415
-    from flashface_jax.data.precomputing.writing import write_split  # noqa: PLC0415
-
-    plan = make_plan(asked, overrides)
-    with drafting(asked.out, plan.origin, plan.photos) as draft:
-        print(draft.require_room(), flush=True)
-        total, left = sum(plan.photos.values()), sum(draft.missing_photos)
-        with tqdm(total=total, initial=total - left, desc="encoding", unit="photo") as bar:
-            for split in plan.photos:
-                write_split(draft, split, plan.work(split), bar.update)
-        plan.write_prompt(draft.place)
-        if IdClusters(asked.dataset).metadata["contents"] != plan.origin.contents:
-            raise ValueError(f"{asked.dataset} changed meanwhile: remove {draft.place}.")
-        draft.finish(asked.out)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "flashface data precompute") -> int:
     """Run the command; 0 when OUT is there, 1 on an error, 130 after Ctrl-C."""
-    asked, overrides = parse(arguments)
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
-    try:
-        precompute(asked, overrides)
-    except KeyboardInterrupt:
-        return stopped("the same command goes on from here.")
-    except (ValueError, OSError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
-        return 1
+    on_stop = "the same command goes on from here."
+    return run_command(partial(_run, arguments, prog), on_stop=on_stop)
+
+
+def _run(arguments: Sequence[str] | None, prog: str) -> None:
+    parser = make_parser(prog)
+    asked, overrides = parser.parse_known_args(arguments)
+    for word in overrides:
+        if asked.config is None or not word.startswith("--config."):
+            parser.error(f"unrecognized argument {word}")
+    require_exists(asked.weights, "a weights directory, or a training run's")
+    require_exists(asked.dataset, "a dataset's directory, or the one above it")
+    require_new(asked.out)
+    # The model's code, which takes seconds to import: --help and wrong usage need none of it.
+    from flashface_jax.data.precomputing.run import precompute  # noqa: PLC0415
+
+    precompute(asked, overrides)
     print(f"wrote {asked.out}")
     print(f"train with it: --config.data.precomputed={asked.out}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="python -m flashface_jax.data.precompute"))

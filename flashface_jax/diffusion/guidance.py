@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from flashface_jax.common.shapes import Latent, PerStep, TextContext
+from flashface_jax.diffusion.settings import StrengthOverTime
 
 BranchNoise = Float[Array, "branches batch h w c"]
 
-StrengthOverTime = float | tuple[tuple[float, float], ...]
 """A constant, or points (progress, value) joined by straight lines; progress runs from 0 at the
 first step to 1 at the last."""
 

@@ -30,7 +30,8 @@ from flashface_jax.diffusion.guidance import (
     two_way,
 )
 from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, add_noise, as_noise
-from flashface_jax.diffusion.solvers import SOLVERS, SolverName, Update
+from flashface_jax.diffusion.settings import SolverName
+from flashface_jax.diffusion.solvers import SOLVERS, Update
 from flashface_jax.models.flashface import FlashFace, ReferenceFeatures
 from flashface_jax.models.unet import References
 

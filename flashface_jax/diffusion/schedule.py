@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int32
 
 from flashface_jax.common.shapes import Latent
+from flashface_jax.diffusion.settings import Spacing
 
-Spacing = Literal["trailing", "linspace", "leading", "karras"]
 Prediction = Literal["noise", "velocity", "sample"]
 
 KARRAS_RHO = 7.0

@@ -12,14 +12,14 @@ last, which is σ = 0.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from flashface_jax.common.shapes import Latent, PerStep
+from flashface_jax.diffusion.settings import SolverName
 
-SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral"]
 Levels = Float64[np.ndarray, " levels"]
 EachStep = Float64[np.ndarray, " steps"]
 """One number a step: one fewer than there are levels."""

@@ -13,6 +13,9 @@ WORDS: tuple[Word, ...] = ("only", "largest")
 MIN_SCORE = 0.6
 MIN_SIDE = 40
 LONGEST_NUMBER = 4
+# The variance of a face's Laplacian at 112x112. Of 80 drawn faces and one photo none is below this
+# sharp or blurred by a Gaussian of σ = 1 pixel of the 112; most are at σ = 2, and all at σ = 3.
+SHARP_ENOUGH = 30.0
 
 
 def parse_which(text: str) -> Which:

@@ -1,16 +1,15 @@
 """Reading photos and masks from files."""
 
-import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flashface_jax.common.errors import DAMAGED_PICTURE
+from flashface_jax.common.pictures import UnreadablePictureError, check_picture, said, unreadable
 from flashface_jax.faces.align import fit_and_pad, reference_face
 from flashface_jax.faces.choose import Which, choose_face
 from flashface_jax.faces.detect import FaceDetector
@@ -118,39 +117,8 @@ def read_reference_faces(
     return np.stack(references), notes
 
 
-Fault = Literal["missing", "no_file", "empty", "unknown_format", "damaged", "too_large"]
-
-
-class UnreadablePictureError(ValueError):
-    """A file is no picture that can be read; the message names it.
-
-    Attributes:
-        fault: what is wrong with it: it does not exist, is a folder or a device, is empty, is in
-            no known format, is damaged, or has too many pixels.
-    """
-
-    def __init__(self, message: str, fault: Fault):
-        super().__init__(message)
-        self.fault = fault
-
-
 class _TooLargeError(Exception):
     """A photo has too many pixels."""
-
-
-def check_picture(path: Path) -> None:
-    """Raise an UnreadablePictureError if a file is missing or none, without reading it."""
-    try:
-        kind = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnreadablePictureError(f"{path} does not exist.", "missing") from error
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, _said(error), "no_file") from error
-    if stat.S_ISDIR(kind):
-        message = f"{path} is a directory: name the pictures in it."
-        raise UnreadablePictureError(message, "no_file")
-    if not stat.S_ISREG(kind):
-        raise _unreadable(path, "it is no ordinary file", "no_file")
 
 
 def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
@@ -166,20 +134,11 @@ def _read(path: Path, longest_side: int | None, background: str) -> Image.Image:
         raise UnreadablePictureError(message, "too_large") from error
     except UnidentifiedImageError as error:
         if path.stat().st_size == 0:
-            raise _unreadable(path, "the file is empty", "empty") from error
+            raise unreadable(path, "the file is empty", "empty") from error
         what = "the file is no JPEG, PNG or other known format"
-        raise _unreadable(path, what, "unknown_format") from error
+        raise unreadable(path, what, "unknown_format") from error
     except DAMAGED_PICTURE as error:
-        raise _unreadable(path, _said(error), "damaged") from error
-
-
-def _unreadable(path: Path, why: str, fault: Fault) -> UnreadablePictureError:
-    return UnreadablePictureError(f"{path} is no picture that can be read ({why}).", fault)
-
-
-def _said(error: Exception) -> str:
-    """What an error says, where the file is named already."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+        raise unreadable(path, said(error), "damaged") from error
 
 
 def _decode(path: Path, longest_side: int | None, background: str) -> Image.Image:

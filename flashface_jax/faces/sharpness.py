@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 from jaxtyping import Real, UInt8
 
+from flashface_jax.faces.choose import SHARP_ENOUGH
+
 SIDE = 112
-# Of 80 drawn faces and one photo none is below this sharp or blurred by a Gaussian of σ = 1 pixel
-# of the 112; most are at σ = 2, and all at σ = 3.
-SHARP_ENOUGH = 30.0
 
 
 def sharpness(image: UInt8[np.ndarray, "H W 3"], box: Real[np.ndarray, "4"]) -> float:

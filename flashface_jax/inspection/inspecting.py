@@ -1,9 +1,7 @@
 """From a dataset to a report: what is read, in which order, and how much of it."""
 
 import copy
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,56 +29,13 @@ from flashface_jax.inspection.measuring.statistics import SplitStatistics, split
 from flashface_jax.inspection.measuring.suspicion import Limits
 from flashface_jax.inspection.measuring.throughput import Throughput, throughput
 from flashface_jax.inspection.measuring.verification import verify
+from flashface_jax.inspection.options import STRIDE, InspectOptions
 from flashface_jax.inspection.report import Build, Report
 from flashface_jax.inspection.sheets import DrawnCluster, draw_cluster
 from flashface_jax.weights.tokenizer import Tokenizer
 
-STRIDE = 8  # of every autoencoder that FlashFace knows
 ENLARGED = 4  # a face that a reference enlarges more is tiny
 ORDINARY = 6
-
-
-@dataclass(frozen=True)
-class InspectOptions:
-    """What is looked at.
-
-    Attributes:
-        sample: photos of each split to read, about; 0 for all.
-        seed: of which people's photos are read, and of the samples.
-        clusters: suspicious ones to show at most.
-        samples: training samples to show.
-        image_size: side of their targets in pixels.
-        reference_size: side of their references in pixels.
-        seconds: that each rate is measured for; 0 for not at all.
-        verify: whether every record is read and checked.
-        threads: photos read at the same time.
-    """
-
-    sample: int = 5000
-    seed: int = 0
-    clusters: int = 24
-    samples: int = 6
-    image_size: int = 768
-    reference_size: int = 224
-    seconds: float = 5.0
-    verify: bool = False
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-    def __post_init__(self) -> None:
-        bounds = {"sample": (0, 10**9), "seed": (0, 2**31), "clusters": (0, 200)}
-        bounds |= {"samples": (0, 50), "image_size": (64, 2048), "reference_size": (16, 1024)}
-        bounds |= {"seconds": (0, 600), "threads": (1, 256)}
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                value = getattr(self, name)
-                raise ValueError(f"{name} is {value}; choose from {low} to {high}.")
-        if self.image_size % STRIDE:
-            raise ValueError(f"image_size is {self.image_size}; choose a multiple of {STRIDE}.")
-
-    @property
-    def limits(self) -> Limits:
-        """From where on something is odd."""
-        return Limits(tiny_face=self.reference_size / ENLARGED)
 
 
 def inspect_dataset(
@@ -93,7 +48,7 @@ def inspect_dataset(
     """
     opened = {split: dataset.photos(split) for split in splits}
     verifications = [verify(dataset, split, options.threads) for split in splits if options.verify]
-    how = Measuring(options.limits, _caption_cut(tokenizer), options.threads)
+    how = Measuring(_limits(options), _caption_cut(tokenizer), options.threads)
     numbers, clusters = [], []
     for split, photos in opened.items():
         statistics, read = _measured(dataset, split, photos, options, how)
@@ -105,7 +60,7 @@ def inspect_dataset(
     return Report(
         build=describe_build(dataset),
         seed=options.seed,
-        limits=options.limits,
+        limits=_limits(options),
         splits=tuple(numbers),
         verifications=tuple(verifications),
         suspicious=_drawn(opened, odd[: options.clusters]),
@@ -202,3 +157,8 @@ def _rates(
         return throughput(pool, shape, options.seed, tokenizer, options.seconds), ""
     except DAMAGED as error:
         return None, sentence(error)
+
+
+def _limits(options: InspectOptions) -> Limits:
+    """From where on something is odd."""
+    return Limits(tiny_face=options.reference_size / ENLARGED)

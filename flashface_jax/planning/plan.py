@@ -28,7 +28,8 @@ from flashface_jax.planning.roofline import (
     model_utilisation,
     roofline,
 )
-from flashface_jax.planning.topology import Topology, places_of
+from flashface_jax.planning.topology import Topology
+from flashface_jax.planning.topology_devices import places_of
 
 
 @dataclass(frozen=True)

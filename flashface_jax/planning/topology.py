@@ -1,16 +1,8 @@
-"""Topologies of TPUs, such as v5e:4x4, whose devices programs can be compiled for without them."""
+"""Topologies of TPUs, such as v5e:4x4, by name; light to import."""
 
-import importlib.util
 import math
-import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import jax
-import numpy as np
-from jax.experimental import topologies
 
 from flashface_jax.planning.hardware import TPUS, Accelerator
 
@@ -21,18 +13,6 @@ KNOWN = {
     "v5p": "2x2x1, 2x2x4, 4x4x4, 4x4x8, 8x8x8",
     "v6e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
 }
-# libtpu reads these when it is loaded: it should ask no cloud what this machine is, nor complain
-# that it does not know, and let other processes compile at the same time.
-LIBTPU_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_HOST_BOUNDS": "1,1,1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
-NO_LIBTPU = (
-    "Compiling for TPUs needs libtpu, which needs no TPU: pip install 'flashface-jax[plan]' "
-    "(Linux only)."
-)
 
 
 @dataclass(frozen=True)
@@ -74,34 +54,3 @@ def parse_topology(name: str) -> Topology:
             f"{', '.join(f'{tpu.name}:{known}' for known in KNOWN[tpu.name].split(', '))}."
         )
     return Topology(name, tpu, shape)
-
-
-def devices_of(topology: Topology) -> Sequence[jax.Device]:
-    """Return one device a chip, for which programs can be compiled but not run.
-
-    Raises:
-        ValueError: if libtpu is not installed, is in use, or knows no such topology.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(NO_LIBTPU)
-    for name, value in LIBTPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    options: dict[str, Any] = {}
-    if topology.accelerator.name == "v4":
-        options["chip_config_name"] = "megacore"  # otherwise each chip is two devices
-    if topology.chips == 1:
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
-    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        known = KNOWN[topology.accelerator.name]
-        raise ValueError(
-            f"The TPU compiler does not take {topology.name} ({error}); "
-            f"{topology.accelerator.name} comes as {known}."
-        ) from error
-    return described.devices
-
-
-def places_of(devices: Sequence[Any], topology: Topology) -> np.ndarray:
-    """Return where devices are in their topology, (devices, dimensions)."""
-    return np.array([device.coords[: len(topology.shape)] for device in devices])

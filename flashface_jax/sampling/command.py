@@ -1,277 +1,67 @@
-"""The sample.py command: opens the weights, makes the jobs, and says what became of them."""
+"""The sampling command: checks what is asked for before anything slow is imported."""
 
 import argparse
-import io
-import os
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import jax
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from flashface_jax.common.command_line import run_command
+from flashface_jax.common.files import require_exists, require_writable
+from flashface_jax.common.pictures import check_picture
+from flashface_jax.sampling.jobs import Job
+from flashface_jax.sampling.options import parse_arguments
+from flashface_jax.sampling.requested_jobs import job_again, jobs_of
 
-from flashface_jax.common.contact_sheet import is_sheet, write_sheet
-from flashface_jax.common.errors import sentence
-from flashface_jax.common.files import require_writable
-from flashface_jax.faces.cascade_detector import CascadeDetector
-from flashface_jax.faces.detect import FaceDetector
-from flashface_jax.faces.insightface_detector import InsightFaceDetector
-from flashface_jax.sampling.batch_runner import Outcome, Reporter, Studio
-from flashface_jax.sampling.jobs import SHEET
-from flashface_jax.sampling.options import check_options, parse_arguments
-from flashface_jax.sampling.pipeline import FlashFacePipeline
-from flashface_jax.sampling.records import Record, read_record
-from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.sampling.requested_jobs import jobs_of
-from flashface_jax.weights.run import open_weights
-
-FAILED, STOPPED = 1, 130
+WEIGHTS = "converted weights (flashface convert --help says how to make them), or a training run"
+OUT_OF_MEMORY = "there is too little memory: lower --batch or --size, or give --tile 32."
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; what goes wrong becomes one sentence on standard error.
+def main(arguments: Sequence[str] | None = None, prog: str = "flashface sample") -> int:
+    """Run the command.
 
     Args:
         arguments: those of the command line if None.
+        prog: what the user called it.
 
     Returns:
-        The exit status: 0 if all images were made, 1 if not, 130 if the user stopped it.
+        The exit status: 0 if all images were made, 1 if not, 2 for wrong usage, 130 if the user
+        stopped it.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be no text
-    try:
-        return main(parse_arguments(arguments))
-    except KeyboardInterrupt:
-        print("\nerror: stopped; the same command goes on from here.", file=sys.stderr)
-        return STOPPED
-    except (ValueError, OSError) as error:
-        said = sentence(error)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        said = "there is too little memory: lower --batch or --size, or give --tile 32."
-    print(f"error: {said}", file=sys.stderr)
-    return FAILED
-
-
-def main(options: argparse.Namespace) -> int:
-    """Make the images, and say where they are; 0 if all were made, 1 if some failed."""
-    check_options(options)
-    require_writable(options.out)
-    if options.distributed is not None:
-        _join_hosts(options.distributed)
-    keep_compiled_programs()
-    if options.repeat is not None:
-        return _repeat(options, read_record(options.repeat))
-    jobs, broken = jobs_of(options)
-    kind = OneCommand if options.jobs is None else Progress
-    own = len(jobs[jax.process_index() :: jax.process_count()])
-    with kind(own) as progress:
-        studio = _studio(options, options.weights, progress, own)
-        if jax.process_index() > 0:
-            broken = {}  # the first host tells of them
-        for place, error in broken.items():
-            progress.failed(place, error)
-        outcome = studio.run(jobs, options.out)
-    return _report(options.out, outcome, len(broken))
-
-
-def _repeat(options: argparse.Namespace, record: Record) -> int:
-    """Make an image again, and say how it differs from the first."""
-    (job,), _ = jobs_of(options, record)
-    if (options.out / f"{job.name}.png").resolve() == options.repeat.resolve():
-        raise ValueError(f"{options.repeat} would be made again in its own place: give --out.")
-    if options.precision == "auto":
-        options.precision = record.precision
-    try:
-        with OneCommand(1) as progress:
-            weights = options.weights or Path(record.weights.path)
-            outcome = _studio(options, weights, progress, 1, record).run([job], options.out)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{options.repeat} cannot be made again: {sentence(error)}") from error
-    again = [*outcome.made, *outcome.kept][0]
-    print(_differences(options.repeat, record, again))
-    return 0
-
-
-def _studio(
-    options: argparse.Namespace,
-    weights: Path,
-    progress: "Progress",
-    images: int,
-    record: Record | None = None,
-) -> Studio:
-    """What makes the images; raises for weights that cannot be opened."""
-
-    def open_pipeline() -> FlashFacePipeline:
-        progress.note(f"opening {weights}")
-        return FlashFacePipeline.from_directory(
-            weights,
-            precision=options.precision,
-            attention=options.attention,
-            tile=options.tile,
-            on_step=progress.step,
-        )
-
-    config = open_weights(weights).config
-    try:
-        config.check_consistency()
-    except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from error
-    cache = ReferenceCache(int(options.keep_features * 1e9)) if options.keep_features else None
-    return Studio(
-        config,
-        open_pipeline,
-        weights,
-        lambda: _detector(options, record),
-        at_a_time=min(options.batch or _usual_batch(), max(images, 1)),
-        cache=cache,
-        reporter=progress,
+    return run_command(
+        partial(_run, arguments, prog),
+        on_stop="the same command goes on from here.",
+        on_memory=OUT_OF_MEMORY,
     )
 
 
-def keep_compiled_programs() -> None:
-    """Have JAX keep compiled programs on disk, where it is not told otherwise."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "flashface_jax" / "compiled"))
+def _run(arguments: Sequence[str] | None, prog: str) -> int:
+    options = parse_arguments(arguments, prog)
+    require_writable(options.out)
+    if options.repeat is not None:
+        return _repeat(options)
+    jobs, broken = jobs_of(options)
+    require_exists(options.weights, WEIGHTS)
+    if options.jobs is None:
+        _require_files(jobs)
+    # The networks' code takes seconds to import: help and mistakes need none of it.
+    from flashface_jax.sampling.run import make_images  # noqa: PLC0415
+
+    return make_images(options, jobs, broken)
 
 
-class Progress(Reporter):
-    """A bar that counts images, and moves at every step; it appears with the first batch."""
+def _repeat(options: argparse.Namespace) -> int:
+    from flashface_jax.sampling.records import read_record  # noqa: PLC0415
 
-    def __init__(self, images: int):
-        self._images = images
-        self._there = 0
-        self._bar: tqdm | None = None
-        self._each = 0.0
+    record = read_record(options.repeat)
+    job = job_again(options.repeat, record)
+    if options.weights is not None:
+        require_exists(options.weights, WEIGHTS)
+    from flashface_jax.sampling.run import make_again  # noqa: PLC0415
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def note(self, text: str) -> None:
-        """Print a sentence above the bar."""
-        tqdm.write(text)
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Say why an image cannot be made, and go on."""
-        tqdm.write(f"{name}: {sentence(error)}", file=sys.stderr)
-
-    def kept(self, images: int) -> None:
-        """Count images that need no making."""
-        self._there = images
-
-    def begin(self, images: int, steps: int) -> None:
-        """Announce a batch: its images, and the steps that will be reported."""
-        if self._bar is None:
-            form = (
-                "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
-                "[{elapsed}<{remaining}, {rate_fmt}]"
-            )
-            self._bar = tqdm(
-                total=self._images,
-                initial=self._there,
-                desc="sampling",
-                unit="image",
-                bar_format=form,
-            )
-        self._each = images / steps
-
-    def step(self) -> None:
-        """Advance by a step."""
-        if self._bar is not None:
-            # Rounding must not lead beyond the end, which tqdm warns of.
-            self._bar.update(min(self._each, self._bar.total - self._bar.n))
+    return make_again(options, job, record)
 
 
-class OneCommand(Progress):
-    """Progress of images that a command asks for; what is wrong with one is so with all."""
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Stop."""
-        raise error
-
-
-def _join_hosts(named: list[str]) -> None:
-    """Meet the other hosts, which JAX finds if they are not named."""
-    if named and not (len(named) == 3 and named[1].isdecimal() and named[2].isdecimal()):
-        raise ValueError(
-            f"--distributed is {' '.join(named)!r}; give ADDRESS:PORT, INDEX and COUNT, or nothing."
-        )
-    try:
-        if named:
-            jax.distributed.initialize(named[0], int(named[2]), int(named[1]))
-        else:
-            jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"--distributed finds no other hosts ({error}): leave it out on a single machine."
-        ) from error
-
-
-def _detector(options: argparse.Namespace, record: Record | None) -> FaceDetector:
-    name = options.detector
-    if name is None:
-        # Only the cascades' description begins so; the other detector is the usual one.
-        cascade = record is not None and (record.detector or "").startswith("OpenCV")
-        name = "cascade" if cascade else "insightface"
-    if name == "none":
-        raise ValueError("A photo needs its face found: choose another --detector than none.")
-    return CascadeDetector() if name == "cascade" else InsightFaceDetector(options.face_models)
-
-
-def _usual_batch() -> int:
-    return jax.local_device_count() * (1 if jax.default_backend() == "cpu" else 4)
-
-
-def _differences(original: Path, before: Record, made: Path) -> str:
-    """How an image made again differs from the first, in sentences."""
-    now = read_record(made)
-    compared = {
-        "reference faces": (before.references, now.references),
-        "photo to paint into": (before.painted, now.painted),
-        "weights": (before.weights.sha256, now.weights.sha256),
-    }
-    others = [f"other {name}" for name, (first, second) in compared.items() if first != second]
-    with Image.open(original) as first, Image.open(made) as second:
-        pixels = [np.asarray(image.convert("RGB"), np.int16) for image in (first, second)]
-    if pixels[0].shape != pixels[1].shape:
-        said = f"{made} has another size than {original}"
-    elif np.array_equal(pixels[0], pixels[1]):
-        said = f"{made} has the same pixels as {original}"
-    else:
-        most = np.abs(pixels[0] - pixels[1]).max()
-        said = f"{made} differs from {original} by up to {most} of 255 levels"
-    return f"{said}; it was made with {' and '.join(others)}." if others else f"{said}."
-
-
-def _sheet(place: Path, images: Sequence[Path]) -> str:
-    """Write the contact sheet, unless something of the user's is there; says what was done."""
-    if place.exists() and not is_sheet(place):
-        return f"wrote no contact sheet, since {place} is something else"
-    write_sheet(place, images)
-    return f"wrote {place}"
-
-
-def _report(out: Path, outcome: Outcome, broken: int) -> int:
-    made, kept = len(outcome.made), len(outcome.kept)
-    if made:
-        print(f"wrote {made} image{'s' * (made != 1)} to {out}")
-        if jax.process_index() == 0:
-            print(_sheet(out / f"{SHEET}.png", sorted([*outcome.made, *outcome.kept])))
-    if kept:
-        print(f"kept {kept} that {'was' if kept == 1 else 'were'} there already")
-    failed = len(outcome.failed) + broken
-    if failed:
-        print(
-            f"error: {failed} of {made + kept + failed} could not be made, as said above.",
-            file=sys.stderr,
-        )
-    return FAILED if failed else 0
+def _require_files(jobs: Sequence[Job]) -> None:
+    """Raise a ValueError that names the first file that is not there."""
+    for name in dict.fromkeys(name for job in jobs for name in job.files):
+        check_picture(Path(name))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from flashface_jax.diffusion.schedule import noise_levels, spaced_timesteps
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.faces.choose import choose_face, parse_which
 from flashface_jax.faces.compositing import paste_back
 from flashface_jax.faces.detect import FaceDetector
@@ -25,7 +26,7 @@ from flashface_jax.faces.position import face_box
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
 from flashface_jax.sampling.jobs import Job, Repaint
 from flashface_jax.sampling.requests import Painting, Person, Shot
-from flashface_jax.weights.system import SamplingConfig, SystemConfig
+from flashface_jax.weights.system import SystemConfig
 
 PEOPLE_KEPT = 256
 """People whose faces are kept for later jobs."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from flashface_jax.common.errors import sentence, shortened
 from flashface_jax.common.from_json import from_json
+from flashface_jax.common.options import option
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.faces.choose import parse_which
 from flashface_jax.sampling.presets import PRESETS
-from flashface_jax.weights.system import SamplingConfig
 
 SETTINGS = tuple(f.name for f in dataclasses.fields(SamplingConfig))
 
@@ -41,11 +42,36 @@ class Repaint:
         context: side of what the model sees over the side of the mask, 1 to 100.
     """
 
-    photo: str
-    mask: str | None = None
-    box: str | Box | None = None
-    face: str | int = "only"
-    context: float = 3.0
+    photo: str = option(
+        "paint the face of this photo anew, in its surroundings; the result has its size, and is "
+        "the photo where nothing was painted",
+        "PHOTO",
+        flags=("--repaint",),
+    )
+    mask: str | None = option(
+        "what to paint anew: white in a picture of the photo's size", "PICTURE", default=None
+    )
+    box: str | Box | None = option(
+        "or a box to paint anew, as for --face-position (default: the face that is found in the "
+        "photo)",
+        "P",
+        default=None,
+        flags=("--repaint-box",),
+        nargs="+",
+    )
+    face: str | int = option(
+        "which face to paint anew where several are found, as for --face (default: only)",
+        "WHICH",
+        default="only",
+        flags=("--repaint-face",),
+        parse=str,
+    )
+    context: float = option(
+        "how much of the photo the model sees: the side of that part over the side of the mask, 1 "
+        "to 100 (default: 3)",
+        "X",
+        default=3.0,
+    )
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.box is not None:
@@ -85,18 +111,69 @@ class Job:
     """
 
     prompt: str
-    people: tuple[tuple[str, ...], ...]
-    negative_prompt: str = ""
-    seed: int = 0
-    reference_weights: tuple[tuple[float, ...], ...] | None = None
-    shares: tuple[float, ...] | None = None
-    fill_references: int = 0
+    people: tuple[tuple[str, ...], ...] = option(
+        "photos of one person; give it again for another person, and both are mixed into one",
+        "PHOTO",
+        flags=("--references",),
+        nargs="+",
+        repeated=True,
+    )
+    negative_prompt: str = option("what to avoid", "TEXT", default="")
+    seed: int = option(
+        "seed of the first image, each further one has the next; the same seed and settings give "
+        "the same image (default: 0)",
+        "N",
+        default=0,
+    )
+    reference_weights: tuple[tuple[float, ...], ...] | None = option(
+        "how often each photo counts, in the order of --references, which is given as often "
+        "(default: 1 each); 0 leaves a photo out",
+        "W",
+        default=None,
+        parse=float,
+        nargs="+",
+        repeated=True,
+    )
+    shares: tuple[float, ...] | None = option(
+        "how much each person counts beside the others, as 0.7 0.3 (default: equally)",
+        "S",
+        default=None,
+        parse=float,
+        nargs="+",
+    )
+    fill_references: int = option(
+        "let fewer than N photos count as often as N; the released code does so with 4 (default: "
+        "0, each photo once)",
+        "N",
+        default=0,
+    )
     faces_cropped: bool = False
-    face: str | int = "only"
-    face_position: str | Box = "centre"
+    face: str | int = option(
+        "which face of a photo that shows several: largest, or a number counted from the left, 0 "
+        "first (default: only, which refuses such photos)",
+        "WHICH",
+        default="only",
+        parse=str,
+    )
+    face_position: str | Box = option(
+        "where the face goes: anywhere, left, centre, right, close-up, 'left close-up', 'right "
+        "close-up', or x1 y1 x2 y2 from the top left corner, as fractions or pixels (default: "
+        "centre)",
+        "P",
+        default="centre",
+        flags=("--face-position", "--face-box"),
+        nargs="+",
+    )
     height: int | None = None
     width: int | None = None
-    preset: str | None = None
+    preset: str | None = option(
+        "strengths by intent, for the released weights: identity for a close likeness, age_change "
+        "for another age or gender than in the photos, artwork for a painting or a statue of the "
+        "person, real_from_art for a drawn character as a real person; each strength can still be "
+        "set",
+        default=None,
+        choices=tuple(PRESETS),
+    )
     settings: dict[str, Any] = field(default_factory=dict)
     repaint: Repaint | None = None
     name: str = ""

@@ -1,32 +1,31 @@
-"""The options of sample.py."""
+"""The options of the sampling command; those of images are `Job`'s and `SamplingConfig`'s."""
 
 import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
-from flashface_jax.common.devices import Precision
+from flashface_jax.common.choices import AttentionName, Precision
+from flashface_jax.common.command_line import Parser
 from flashface_jax.common.errors import shortened
-from flashface_jax.diffusion.guidance import StrengthOverTime
-from flashface_jax.diffusion.schedule import Spacing
-from flashface_jax.diffusion.solvers import SolverName
-from flashface_jax.models.attention.backends import NAMES as ATTENTIONS
-from flashface_jax.sampling.presets import PRESETS
+from flashface_jax.common.options import add_options, options_of
+from flashface_jax.diffusion.settings import SamplingConfig
+from flashface_jax.sampling.jobs import Job, Repaint
 
 DESCRIPTION = r"""Make images of a person from photos and a prompt.
 
-    python sample.py --weights weights/flashface --references me1.jpg me2.jpg me3.jpg \
+    {prog} --weights weights/flashface --references me1.jpg me2.jpg me3.jpg \
         --prompt "a young man with long brown hair is sitting in the desert" --out desert
 
 writes desert/000.png and a contact sheet, desert/sheet.png. --weights takes a converted directory
-(python -m flashface_jax.convert official --help) or the working directory of a training run. Any
-number of photos serves; several that differ in pose and light work best. Name an age word in the
-prompt ("a young woman"), and say with --face-position where the face goes.
+(flashface convert official --help) or the working directory of a training run. Any number of
+photos serves; several that differ in pose and light work best. Name an age word in the prompt ("a
+young woman"), and say with --face-position where the face goes.
 
 A command that was stopped goes on when it is given again: images that are there are kept, and one
 that was made otherwise is never overwritten. Every PNG says how it was made, and can be made again:
 
-    python sample.py --repeat desert/000.png --out again
+    {prog} --repeat desert/000.png --out again
 """
 
 EPILOG = r"""strengths over the run:
@@ -48,27 +47,7 @@ jobs files:
   --detector, --face-models and the options for the machine go with --jobs and --repeat.
 """
 
-SETTINGS = {
-    "steps": (int, "N", "steps from noise to image; 25 to 50 for the released weights"),
-    "text_guidance": (float, "X", "how closely to follow the prompt; 7 to 9"),
-    "reference_guidance": (float, "X", "how hard to push towards the references; 2 to 3.2"),
-    "early_reference_strength": (
-        float,
-        "X",
-        "--reference-strength before the launch timestep, where it is no schedule; 0.85",
-    ),
-    "launch_timestep": (
-        int,
-        "T",
-        "reference guidance starts when the noise is down to this timestep: 1000 from the start, "
-        "0 at the very end; 750",
-    ),
-    "rescale": (float, "X", "how far to take back the contrast that guidance adds; 0 to 1"),
-    "eta": (float, "X", "share of fresh noise in each step of the solver ddim; 0 to 1"),
-    "prompt_suffix": (str, "TEXT", "words joined to the prompt; '' for none"),
-    "negative_suffix": (str, "TEXT", "words joined to the negative prompt; '' for none"),
-}
-
+PEOPLE = ("people", "reference_weights", "shares", "fill_references", "face")
 MOST_IMAGES = 100_000
 FOR_ANY_JOB = {
     *("weights", "out", "prompt", "jobs", "repeat", "detector", "face_models"),
@@ -77,203 +56,69 @@ FOR_ANY_JOB = {
 """Options that say where and how to make images; the others say what they show."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a mistake as an error of one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong."""
-        raise ValueError(f"{message}; sample.py --help explains.")
-
-
-def strength(text: str) -> StrengthOverTime:
-    """A number, or points over the run: "0:0.6,0.5:1.2" rises from 0.6 to 1.2 by half of it."""
-    try:
-        if ":" not in text:
-            return float(text)
-        points = [point.split(":") for point in text.split(",")]
-        return tuple((float(progress), float(value)) for progress, value in points)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{shortened(text)} is neither a number nor points as 0:0.6,0.5:1.2"
-        ) from error
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(prog: str = "flashface sample") -> Parser:
     """Describe the command line."""
     parser = Parser(
-        prog="sample.py",
-        usage="sample.py --weights DIR --references PHOTO ... --prompt TEXT [--out DIR] ...\n"
-        "       sample.py --weights DIR --jobs FILE [--out DIR] ...\n"
-        "       sample.py --repeat PNG --out DIR",
-        description=DESCRIPTION,
+        prog=prog,
+        usage=f"{prog} --weights DIR --references PHOTO ... --prompt TEXT [--out DIR] ...\n"
+        f"       {prog} --weights DIR --jobs FILE [--out DIR] ...\n"
+        f"       {prog} --repeat PNG --out DIR",
+        description=DESCRIPTION.replace("{prog}", prog),
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--weights", type=Path, metavar="DIR", help="converted weights, or a training run")
-    add(
-        "--out",
-        type=Path,
-        default=Path("samples"),
-        metavar="DIR",
-        help="directory to write images to (default: samples)",
-    )
-    what = parser.add_argument_group("what to make (give --prompt, --jobs or --repeat)")
-    add = what.add_argument
-    add(
-        "--prompt",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what the image shows; give it again for images of other prompts",
-    )
-    add("--negative-prompt", default="", metavar="TEXT", help="what to avoid")
+    out = "directory to write images to (default: samples)"
+    add("--out", type=Path, default=Path("samples"), metavar="DIR", help=out)
+    _add_images(parser.add_argument_group("what to make (give --prompt, --jobs or --repeat)"))
+    _add_people(parser.add_argument_group("people"))
+    _add_picture(parser.add_argument_group("picture"))
+    strengths = parser.add_argument_group("strengths (default: what the weights say)")
+    add_options(strengths, Job, ["preset"])
+    add_options(strengths, SamplingConfig)
+    _add_machine(parser.add_argument_group("machine"))
+    return parser
+
+
+def _add_images(group: argparse._ArgumentGroup) -> None:
+    add, several = group.add_argument, "what the image shows; give it again for further images"
+    add("--prompt", action="append", default=[], metavar="TEXT", help=several)
+    add_options(group, Job, ["negative_prompt"])
     add("--images", type=int, default=1, metavar="N", help="images of each prompt (default: 1)")
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of the first image, each further one has the next; the same seed and settings "
-        "give the same image (default: 0)",
-    )
+    add_options(group, Job, ["seed"])
     add("--jobs", type=Path, metavar="FILE", help="images to make, one on each line; see below")
     add("--repeat", type=Path, metavar="PNG", help="make an image again that this program wrote")
-    people = parser.add_argument_group("people")
-    add = people.add_argument
-    add(
-        "--references",
-        action="append",
-        nargs="+",
-        metavar="PHOTO",
-        help="photos of one person; give it again for another person, and both are mixed into one",
-    )
-    add(
-        "--reference-weights",
-        type=float,
-        action="append",
-        nargs="+",
-        metavar="W",
-        help="how often each photo counts, in the order of --references, which is given as often "
-        "(default: 1 each); 0 leaves a photo out",
-    )
-    add(
-        "--shares",
-        type=float,
-        nargs="+",
-        metavar="S",
-        help="how much each person counts beside the others, as 0.7 0.3 (default: equally)",
-    )
-    add(
-        "--fill-references",
-        type=int,
-        default=0,
-        metavar="N",
-        help="let fewer than N photos count as often as N; the released code does so with 4 "
-        "(default: 0, each photo once)",
-    )
-    add(
-        "--face",
-        default="only",
-        metavar="WHICH",
-        help="which face of a photo that shows several: largest, or a number counted from the "
-        "left, 0 first (default: only, which refuses such photos)",
-    )
-    add(
+
+
+def _add_people(group: argparse._ArgumentGroup) -> None:
+    add_options(group, Job, PEOPLE)
+    group.add_argument(
         "--detector",
         choices=["insightface", "cascade", "none"],
         help="what finds faces; cascade needs no download but is less accurate; with none, photos "
         "are upright face crops already (default: insightface)",
     )
-    add(
+    group.add_argument(
         "--face-models",
         type=Path,
         metavar="DIR",
         help="insightface's model pack (default: its own download)",
     )
-    place = parser.add_argument_group("picture")
-    add = place.add_argument
-    add(
-        "--face-position",
-        "--face-box",
-        nargs="+",
-        default=["centre"],
-        metavar="P",
-        help="where the face goes: anywhere, left, centre, right, close-up, 'left close-up', "
-        "'right close-up', or x1 y1 x2 y2 from the top left corner, as fractions or pixels "
-        "(default: centre)",
-    )
-    add(
+
+
+def _add_picture(group: argparse._ArgumentGroup) -> None:
+    add_options(group, Job, ["face_position"])
+    group.add_argument(
         "--size",
         metavar="WxH",
         help="width and height in pixels, multiples of 8, as 768x1024 (default: what the weights "
         "were trained at)",
     )
-    add(
-        "--repaint",
-        metavar="PHOTO",
-        help="paint the face of this photo anew, in its surroundings; the result has its size, and "
-        "is the photo where nothing was painted",
-    )
-    add(
-        "--mask",
-        metavar="PICTURE",
-        help="what to paint anew: white in a picture of the photo's size",
-    )
-    add(
-        "--repaint-box",
-        nargs="+",
-        metavar="P",
-        help="or a box to paint anew, as for --face-position (default: the face that is found in "
-        "the photo)",
-    )
-    add(
-        "--repaint-face",
-        default="only",
-        metavar="WHICH",
-        help="which face to paint anew where several are found, as for --face (default: only)",
-    )
-    add(
-        "--context",
-        type=float,
-        default=3.0,
-        metavar="X",
-        help="how much of the photo the model sees: the side of that part over the side of the "
-        "mask, 1 to 100 (default: 3)",
-    )
-    knobs = parser.add_argument_group("strengths (default: what the weights say)")
-    add = knobs.add_argument
-    add(
-        "--preset",
-        choices=list(PRESETS),
-        help="strengths by intent, for the released weights: identity for a close likeness, "
-        "age_change for another age or gender than in the photos, artwork for a painting or a "
-        "statue of the person, real_from_art for a drawn character as a real person; each strength "
-        "can still be set",
-    )
-    add(
-        "--reference-strength",
-        type=strength,
-        metavar="X",
-        help="how much of the references to take over: 0.8 to 1.3, 0.9 for another age; or points "
-        "over the run, see below",
-    )
-    for name, (type_, metavar, text) in SETTINGS.items():
-        add(f"--{name.replace('_', '-')}", type=type_, metavar=metavar, help=text)
-    add(
-        "--solver",
-        choices=get_args(SolverName),
-        help="how to go from one noise level to the next; dpm++2m needs the fewest steps, "
-        "euler-ancestral adds fresh noise",
-    )
-    add(
-        "--spacing",
-        choices=get_args(Spacing),
-        help="which noise levels to visit; the released code uses trailing",
-    )
-    machine = parser.add_argument_group("machine")
-    add = machine.add_argument
+    add_options(group, Repaint)
+
+
+def _add_machine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--batch",
         type=int,
@@ -289,7 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--attention",
-        choices=ATTENTIONS,
+        choices=get_args(AttentionName),
         default="auto",
         help="how attention is computed: by XLA (blocked), or by a TPU's or GPU's own kernel "
         "(default: auto, what suits the device)",
@@ -316,29 +161,46 @@ def make_parser() -> argparse.ArgumentParser:
         help="share the images among several hosts, each given this command; a TPU pod, Slurm, MPI "
         "or Kubernetes says which, or three values: ADDRESS:PORT of the first, INDEX from 0, COUNT",
     )
-    return parser
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line.
+def parse_arguments(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """Parse the command line, and look for options that do not go together.
 
     Raises:
-        ValueError: naming the option that is unknown, or has no value that will do.
+        ValueError: naming the option that is unknown, has no value that will do, or does not go
+            with another.
     """
-    return make_parser().parse_args(arguments)
+    parser = make_parser(prog)
+    options = parser.parse_args(arguments)
+    _check(options, parser)
+    return options
 
 
-def check_options(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, parser: Parser) -> None:
     """Raise a ValueError for options that do not go together, or that no image could have."""
     ways = [options.prompt, options.jobs, options.repeat]
     if sum(bool(way) for way in ways) != 1:
-        raise ValueError("Give either --prompt, --jobs or --repeat; sample.py --help explains.")
+        parser.error("Give either --prompt, --jobs or --repeat")
     if not options.prompt:
-        _check_alone(options)
+        _check_alone(options, parser)
     if options.prompt and not options.references:
         raise ValueError("Give --references: one or more photos of the person.")
     if options.weights is None and options.repeat is None:
         raise ValueError("Give --weights: the directory of converted weights, or of a run.")
+    _check_numbers(options)
+    if options.repaint is None:
+        of_painting = {one.named(name) for name, one in options_of(Repaint).items()}
+        for flag in _given(options, parser):
+            if flag in of_painting:
+                raise ValueError(f"{flag} says how to paint into a photo: give --repaint PHOTO.")
+    if options.mask and options.repaint_box:
+        raise ValueError("Give either --mask or --repaint-box.")
+    if options.face_models is not None and options.detector not in (None, "insightface"):
+        raise ValueError(f"--face-models does not go with --detector {options.detector}.")
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Raise a ValueError for a number that is out of its range."""
     if not 1 <= options.images * len(options.prompt or "1") <= MOST_IMAGES:
         raise ValueError(
             f"--images is {shortened(options.images)}; choose 1 or more, and at most {MOST_IMAGES} "
@@ -355,29 +217,21 @@ def check_options(options: argparse.Namespace) -> None:
             f"--keep-features is {options.keep_features}; choose 0 or more gigabytes, and fewer "
             "than 10000."
         )
-    if options.repaint is None:
-        for name in _given(options, ("mask", "repaint_box", "repaint_face", "context")):
-            raise ValueError(f"{name} says how to paint into a photo: give --repaint PHOTO.")
-    if options.mask and options.repaint_box:
-        raise ValueError("Give either --mask or --repaint-box.")
-    if options.face_models is not None and options.detector not in (None, "insightface"):
-        raise ValueError(f"--face-models does not go with --detector {options.detector}.")
 
 
-def _check_alone(options: argparse.Namespace) -> None:
+def _check_alone(options: argparse.Namespace, parser: Parser) -> None:
     """Raise a ValueError if an option says what images show, where a file does."""
     way = "--jobs" if options.jobs is not None else "--repeat"
-    for name in _given(options, set(vars(options)) - FOR_ANY_JOB):
+    for flag in _given(options, parser, but=FOR_ANY_JOB):
         raise ValueError(
-            f"{name} does not go with {way}, whose file says what the images show: leave it out."
+            f"{flag} does not go with {way}, whose file says what the images show: leave it out."
         )
 
 
-def _given(options: argparse.Namespace, names: Collection[str]) -> list[str]:
-    """Those of some options that are not at their defaults, as a user writes them."""
-    parser = make_parser()
+def _given(options: argparse.Namespace, parser: Parser, but: Collection[str] = ()) -> list[str]:
+    """The flags that are not at their defaults, as a user writes them."""
     return [
         f"--{name.replace('_', '-')}"
         for name, value in vars(options).items()
-        if name in names and value != parser.get_default(name)
+        if name not in but and value != parser.get_default(name)
     ]

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from flashface_jax.common.devices import Precision, images_mesh, resolve_precision
 from flashface_jax.diffusion.sampling import Plan, ReferenceTrack
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.faces.position import position_mask
 from flashface_jax.models.attention.backends import attention_named
 from flashface_jax.models.blocks import Compute
@@ -32,7 +33,7 @@ from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import ANYWHERE, Person, Shot
 from flashface_jax.weights.directory import sha256_of
 from flashface_jax.weights.run import open_weights
-from flashface_jax.weights.system import SamplingConfig, SystemConfig, build_system
+from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
 from flashface_jax.weights.tokenizer import Tokenizer
 
 PARTS = ("flashface", "autoencoder", "text_tower")
@@ -210,7 +211,7 @@ class FlashFacePipeline:
         if not shots:
             raise ValueError("There is no image to make: give at least one shot.")
         sampling = sampling or self.config.sampling
-        plan = sampling.plan(self.config.schedule)
+        plan = sampling_plan(sampling, self.config.schedule)
         devices = self.mesh.size
         padded = [*shots, *[shots[-1]] * (-len(shots) % devices)]
         size = size or (self.config.image_size,) * 2

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from flashface_jax.common.errors import DAMAGED_PICTURE
 from flashface_jax.common.files import whole_file
 from flashface_jax.common.from_json import from_json
-from flashface_jax.faces.files import check_picture
+from flashface_jax.common.pictures import check_picture
 
 KEY = "flashface"
 SOFTWARE = f"flashface-jax {version('flashface-jax')}"

@@ -1,26 +1,24 @@
-"""The jobs that the command line of sample.py asks for."""
+"""The jobs that a sampling command line asks for."""
 
 import argparse
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flashface_jax.common.errors import sentence, shortened
+from flashface_jax.common.options import given
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.sampling.jobs import Job, Repaint, parse_job, read_jobs
-from flashface_jax.sampling.options import SETTINGS
 from flashface_jax.sampling.records import Record
 
 
-def jobs_of(
-    options: argparse.Namespace, repeated: Record | None = None
-) -> tuple[list[Job], dict[str, ValueError]]:
+def jobs_of(options: argparse.Namespace) -> tuple[list[Job], dict[str, ValueError]]:
     """The images that are asked for, and the lines of a jobs file that ask for none.
 
     Raises:
         ValueError: naming the option that will not do, or the file that cannot be read.
     """
-    if repeated is not None:
-        return [_job_again(options.repeat, repeated)], {}
     if options.jobs is None:
         return _jobs_of_prompts(options), {}
     jobs, broken = [], {}
@@ -35,8 +33,12 @@ def jobs_of(
     return jobs, broken
 
 
-def _job_again(path: Path, record: Record) -> Job:
-    """The job of a record, with every setting and size as it was."""
+def job_again(path: Path, record: Record) -> Job:
+    """The job of a record, with every setting and size as it was.
+
+    Raises:
+        ValueError: if another version wrote it so that this one cannot make it.
+    """
     height, width = record.size
     again = {**record.job, "settings": record.sampling, "height": height, "width": width}
     try:
@@ -46,35 +48,27 @@ def _job_again(path: Path, record: Record) -> Job:
 
 
 def _jobs_of_prompts(options: argparse.Namespace) -> list[Job]:
-    names = [*SETTINGS, "reference_strength", "solver", "spacing"]
-    settings = {name: getattr(options, name) for name in names}
+    described = {**given(options, Job), **given(options, SamplingConfig)}
+    if "face_position" in described:
+        described["face_position"] = " ".join(described["face_position"])
     height, width = _size(options.size)
-    base = Job(
-        prompt=options.prompt[0],
-        people=tuple(tuple(photos) for photos in options.references),
-        negative_prompt=options.negative_prompt,
-        seed=options.seed,
-        reference_weights=_nested(options.reference_weights),
-        shares=None if options.shares is None else tuple(options.shares),
-        fill_references=options.fill_references,
-        faces_cropped=options.detector == "none",
-        face=options.face,
-        face_position=" ".join(options.face_position),
-        height=height,
-        width=width,
-        preset=options.preset,
-        settings={name: value for name, value in settings.items() if value is not None},
-        repaint=_repaint(options),
-    )
+    cropped = options.detector == "none"
+    described |= {"height": height, "width": width, "faces_cropped": cropped}
+    if options.repaint is not None:
+        described["repaint"] = _repaint(options)
+    base = parse_job({**described, "prompt": options.prompt[0]})
     prompts = [prompt for prompt in options.prompt for _ in range(options.images)]
     return [
-        replace(base, prompt=prompt, seed=options.seed + i, name=f"{i:03d}")
+        replace(base, prompt=prompt, seed=base.seed + i, name=f"{i:03d}")
         for i, prompt in enumerate(prompts)
     ]
 
 
-def _nested(values: list[list[float]] | None) -> tuple[tuple[float, ...], ...] | None:
-    return None if values is None else tuple(tuple(row) for row in values)
+def _repaint(options: argparse.Namespace) -> dict[str, Any]:
+    described = given(options, Repaint)
+    if "box" in described:
+        described["box"] = " ".join(described["box"])
+    return described
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
@@ -88,10 +82,3 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
         )
     width, height = map(int, sides.groups())
     return height, width
-
-
-def _repaint(options: argparse.Namespace) -> Repaint | None:
-    if options.repaint is None:
-        return None
-    box = None if options.repaint_box is None else " ".join(options.repaint_box)
-    return Repaint(options.repaint, options.mask, box, options.repaint_face, options.context)

@@ -73,7 +73,7 @@ def read_config(directory: Path) -> SystemConfig:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise WeightsError(
             f"{directory} is no weights directory: it has no {CONFIG_FILE}. "
-            "`python -m flashface_jax.convert official --help` makes one."
+            "`flashface convert official --help` makes one."
         ) from error
     except WeightsError:
         raise

@@ -1,18 +1,15 @@
 """The networks that make an image together, and the configuration that describes them all."""
 
-import math
 from dataclasses import dataclass, field
-from typing import get_args
 
-from flashface_jax.diffusion.guidance import Guidance, StrengthOverTime
+from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import Plan, plan_sampling
 from flashface_jax.diffusion.schedule import (
     ScheduleConfig,
-    Spacing,
     noise_levels,
     sampling_steps,
 )
-from flashface_jax.diffusion.solvers import SolverName
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.models.autoencoder.vae import (
     Autoencoder,
     AutoencoderConfig,
@@ -23,106 +20,6 @@ from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import Network, network
-
-PROMPT_SUFFIX = "best quality, masterpiece,ultra-detailed, UHD 4K, photographic"
-NEGATIVE_SUFFIX = (
-    "blurry, ugly, tiling, poorly drawn hands, poorly drawn feet, poorly drawn face, "
-    "out of frame, extra limbs, disfigured, deformed, body out of frame, bad anatomy, watermark, "
-    "signature, cut off, low contrast, underexposed, overexposed, bad art, beginner, amateur, "
-    "distorted face"
-)
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a set of weights likes to be sampled; the defaults are the released code's.
-
-    Attributes:
-        steps: solver steps.
-        solver: how to go from one noise level to the next.
-        spacing: which timesteps they visit.
-        eta: share of fresh noise in each step, 0 to 1; only "ddim" heeds it.
-        text_guidance: λ_text (`guide_scale`).
-        reference_guidance: λ_ref (`face_guidance`).
-        reference_strength: λ_feat (`lamda_feat`), or points (progress from 0 to 1, λ_feat) that
-            hold for the whole run.
-        early_reference_strength: λ_feat before the launch (`lamda_feat_before_ref_guidence`).
-        launch_timestep: reference guidance starts below it (`step_to_launch_face_guidence`).
-        rescale: φ (`guide_rescale`).
-        prompt_suffix: words joined to every prompt.
-        negative_suffix: words joined to every negative prompt.
-    """
-
-    steps: int = 50
-    solver: SolverName = "ddim"
-    spacing: Spacing = "trailing"
-    eta: float = 0.0
-    text_guidance: float = 7.5
-    reference_guidance: float = 3.2
-    reference_strength: StrengthOverTime = 1.2
-    early_reference_strength: float = 0.85
-    launch_timestep: int = 750
-    rescale: float = 0.5
-    prompt_suffix: str = PROMPT_SUFFIX
-    negative_suffix: str = NEGATIVE_SUFFIX
-
-    def __post_init__(self) -> None:
-        for name, choices in (("solver", SolverName), ("spacing", Spacing)):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise ValueError(f"There is no {name} {getattr(self, name)!r}: choose {known}.")
-        if self.steps < 1:
-            raise ValueError(f"{self.steps} sampling steps: choose 1 or more.")
-        for name, most in (
-            ("eta", 1.0),
-            ("rescale", 1.0),
-            ("text_guidance", 100.0),
-            ("reference_guidance", 100.0),
-            ("early_reference_strength", 10.0),
-            ("launch_timestep", math.inf),
-        ):
-            value = getattr(self, name)
-            if not (0 <= value <= most or (name == "launch_timestep" and value == -1)):
-                raise ValueError(f"{name} is {value}; choose between 0 and {most:g}.")
-        _check_strength(self.reference_strength)
-
-    def plan(self, schedule: ScheduleConfig) -> Plan:
-        """Work out a run over a schedule."""
-        steps = sampling_steps(noise_levels(schedule), self.steps, self.spacing)
-        guidance = Guidance(
-            text_guidance=self.text_guidance,
-            reference_guidance=self.reference_guidance,
-            reference_strength=self.reference_strength,
-            early_reference_strength=self.early_reference_strength,
-            launch_timestep=self.launch_timestep,
-            rescale=self.rescale,
-        )
-        return plan_sampling(steps, guidance, self.solver, self.eta, room=schedule.timesteps)
-
-    def full_prompt(self, prompt: str) -> str:
-        """Join the suffix to a prompt, as the released code does."""
-        return f"{prompt}, {self.prompt_suffix}" if self.prompt_suffix else prompt
-
-    def full_negative(self, negative: str) -> str:
-        """Join the suffix to a negative prompt, as the released code does."""
-        return ", ".join(words for words in (negative, self.negative_suffix) if words)
-
-
-def _check_strength(strength: StrengthOverTime) -> None:
-    if isinstance(strength, (int, float)):
-        if not 0 <= strength <= 10:
-            raise ValueError(f"reference_strength is {strength}; choose between 0 and 10.")
-        return
-    progress = [point[0] for point in strength]
-    if (
-        not strength
-        or progress != sorted(set(progress))
-        or not all(0 <= at <= 1 and 0 <= value <= 10 for at, value in strength)
-    ):
-        raise ValueError(
-            f"reference_strength {list(strength)} is no schedule: give points (progress, value), "
-            "progress rising from 0 to 1 and values between 0 and 10."
-        )
 
 
 @dataclass(frozen=True)
@@ -199,3 +96,17 @@ def build_system(config: SystemConfig, compute: Compute | None = None) -> System
             else network(lambda keys: ImageTower(image_tower, compute, keys))
         ),
     )
+
+
+def sampling_plan(sampling: SamplingConfig, schedule: ScheduleConfig) -> Plan:
+    """Work out a run over a schedule, with every setting."""
+    steps = sampling_steps(noise_levels(schedule), sampling.steps, sampling.spacing)
+    guidance = Guidance(
+        text_guidance=sampling.text_guidance,
+        reference_guidance=sampling.reference_guidance,
+        reference_strength=sampling.reference_strength,
+        early_reference_strength=sampling.early_reference_strength,
+        launch_timestep=sampling.launch_timestep,
+        rescale=sampling.rescale,
+    )
+    return plan_sampling(steps, guidance, sampling.solver, sampling.eta, room=schedule.timesteps)

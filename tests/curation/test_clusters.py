@@ -5,7 +5,8 @@ import pytest
 
 pytest.importorskip("sklearn", reason="pip install 'flashface-jax[curation]'")
 
-from flashface_jax.curation.clusters import ClusterRules, find_person, merge_alike
+from flashface_jax.curation.clusters import find_person, merge_alike
+from flashface_jax.curation.rules import ClusterRules
 from tests.curation.planted import faces, person, strangers, twin
 
 RULES = ClusterRules()

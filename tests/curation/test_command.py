@@ -125,7 +125,7 @@ def test_a_second_run_does_nothing_and_says_where_the_results_are(world, out, ca
     made = {path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.*") if path.is_file()}
     assert main(arguments(world, out)) == 0
     said = capsys.readouterr()
-    assert f"python -m flashface_jax.data.build --source {out}" in said.out
+    assert f"flashface data build --source {out}" in said.out
     assert str(out / "manifest.jsonl") in said.out and "photos kept" in said.out
     assert results(out) == before
     for path, modified in made.items():

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from flashface_jax.curation.measured import measure
-from flashface_jax.curation.quality import QualityRules, flaw, sides
+from flashface_jax.curation.quality import flaw, sides
+from flashface_jax.curation.rules import QualityRules
 
 RULES = QualityRules(min_face=96, min_sharpness=30.0, largest_other=0.5)
 

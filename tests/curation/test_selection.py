@@ -9,8 +9,8 @@ pytest.importorskip("sklearn", reason="pip install 'flashface-jax[curation]'")
 
 from flashface_jax.curation.measured import Measured
 from flashface_jax.curation.outcomes import KEPT
-from flashface_jax.curation.quality import QualityRules
-from flashface_jax.curation.selection import Rules, Selection, select
+from flashface_jax.curation.rules import QualityRules, Rules
+from flashface_jax.curation.selection import Selection, select
 from tests.curation.planted import faces, person, strangers
 
 RULES = Rules(quality=QualityRules(min_face=96))

@@ -8,7 +8,7 @@ import pytest
 from flashface_jax.curation.pipeline.collect import PersonSources, Source
 from flashface_jax.curation.pipeline.steps import PHOTOS_MEASURED, Measure, Select
 from flashface_jax.curation.pipeline.work import prepare, read_person, write_person, write_whole
-from flashface_jax.curation.selection import Rules
+from flashface_jax.curation.rules import Rules
 
 FIRST = Source("/photos/1.jpg", "1", 10, 1000, "CC0", "a man")
 

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from flashface_jax.common.lock import alone_in
 from flashface_jax.data import build as command
 from flashface_jax.data.building.arrangement import choose_splits
-from flashface_jax.data.building.examination import DROPS
-from flashface_jax.data.building.lock import alone_in
+from flashface_jax.data.building.outcomes import DROPS
 from flashface_jax.data.building.removals import plain
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.id_clusters import id_clusters_dataset_builder as builder_module
+from flashface_jax.data.id_clusters.build import summary
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import Builder
-from flashface_jax.data.remove import remove
+from flashface_jax.data.removing.remove import remove
 from flashface_jax.faces.align import reference_face
 from tests.manifests import (
     BOX,
@@ -140,7 +141,7 @@ def test_every_line_has_an_outcome_and_none_is_lost(tmp_path):
     assert notes[3] == ["no_caption", "transcoded", "turned"]
     assert notes[5] == ["landmarks_unusable", "no_landmarks", "no_caption", "stripped"]
     assert "name_escaped" in notes[6]
-    report = command.summary(dataset.path)
+    report = summary(dataset.path)
     assert f"{len(expected)} photos in the manifest, {len(kept) // 2} kept" in report
     for name, number in Counter(expected.values()).items():
         assert name == "kept" or f"{number} dropped: {name} ({DROPS[name]})" in report

@@ -9,16 +9,15 @@ import pytest
 from PIL import Image
 
 from flashface_jax.data.building.examination import (
-    DROPS,
-    NOTES,
     Dropped,
-    Form,
     Kept,
     examine,
     face_arrays,
     record_digest,
 )
 from flashface_jax.data.building.jpeg import read_jpeg
+from flashface_jax.data.building.options import Form
+from flashface_jax.data.building.outcomes import DROPS, NOTES
 from flashface_jax.data.manifest import PhotoEntry
 from flashface_jax.faces.align import reference_face
 from tests.manifests import BOX, HEIGHT, LANDMARKS, WIDTH, decoded, encoded, exif, pixels

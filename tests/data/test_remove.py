@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from flashface_jax.common.lock import alone_in
 from flashface_jax.data import remove as command
-from flashface_jax.data.building import replacement, rewriting
-from flashface_jax.data.building.lock import alone_in
 from flashface_jax.data.building.removals import read_removals
 from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.removing import replacement, rewriting
 from tests.manifests import built, people, records, write_lines
 
 PEOPLE = (3, 2, 4, 1, 3, 2, 3, 2, 3, 2, 5, 3)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flashface_jax.data.build import build
-from flashface_jax.data.building.examination import Form, encode_jpeg
-from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.building.examination import encode_jpeg
+from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.dataset import IdClusters
+from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.manifest import FILE_NAME, PhotoEntry, write_manifest
 
 FACE = (16.0, 8.0, 48.0, 56.0)

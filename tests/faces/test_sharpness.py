@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flashface_jax.faces.sharpness import SHARP_ENOUGH, SIDE, blur_notes, sharpness
+from flashface_jax.faces.choose import SHARP_ENOUGH
+from flashface_jax.faces.sharpness import SIDE, blur_notes, sharpness
 from flashface_jax.world import SyntheticWorld
 
 WORLD = SyntheticWorld(3, 12, 1, 384)

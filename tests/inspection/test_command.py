@@ -20,7 +20,7 @@ from flashface_jax.data.loading.samples import MakeSample, SampleShape
 from flashface_jax.inspection import command as inspect
 from flashface_jax.inspection.measuring.samples import draw_samples, overlaid
 from flashface_jax.inspection.sheets import jpeg as small_jpeg
-from flashface_jax.weights.tokenizer import train_tokenizer
+from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
 from tests.data.planted import HOSTILE_CAPTIONS, HOSTILE_NAME, ORDINARY, PHOTOS, damaged, plant
 
 SMALL = ["--image-size", "96", "--reference-size", "32", "--seconds", "0"]
@@ -215,7 +215,7 @@ def test_hostile_text_formats_nothing_in_the_datasheet(inspected):
     assert "<img" not in sheet.replace("\\<img", "")
     assert "](http" not in sheet
     assert "**TO FILL IN**" in sheet and "$" not in sheet.replace("\\$", "")
-    assert "python -m flashface_jax.data.remove" in sheet
+    assert "flashface data remove" in sheet
     assert f"{PHOTOS_IN_ALL} photos of 15 people" in sheet
 
 
@@ -308,7 +308,7 @@ def test_a_tokenizer_counts_captions_that_are_cut(planted, tmp_path):
     numbers = json.loads((tmp_path / "out" / "statistics.json").read_text())
     found = numbers["splits"][0]["counts"]["caption cut by the text tower"]
     records = IdClusters(planted).photos("train")
-    tokens = inspect.Tokenizer.from_directory(tmp_path / "words")
+    tokens = Tokenizer.from_directory(tmp_path / "words")
     tokens.length = 10_000
     longer = [(tokens([r.caption])[0] != tokens.end_token).sum() - 1 > 75 for r in records[:]]
     assert found == sum(longer) > 0

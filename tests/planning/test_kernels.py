@@ -16,7 +16,8 @@ from flashface_jax.planning.flops import count_flops
 from flashface_jax.planning.hlo.collectives import list_collectives, total_collectives
 from flashface_jax.planning.hlo.kernels import list_kernels
 from flashface_jax.planning.hlo.text import read_program
-from flashface_jax.planning.topology import devices_of, parse_topology
+from flashface_jax.planning.topology import parse_topology
+from flashface_jax.planning.topology_devices import devices_of
 
 FORWARD = """HloModule hand
 

@@ -9,7 +9,8 @@ from jax import lax
 
 from flashface_jax.planning.hlo.loops import instruction_flops, loop_work
 from flashface_jax.planning.hlo.text import executions, read_program
-from flashface_jax.planning.topology import devices_of, parse_topology
+from flashface_jax.planning.topology import parse_topology
+from flashface_jax.planning.topology_devices import devices_of
 
 MATMUL = 2 * 64**3
 X = jax.ShapeDtypeStruct((64, 64), jnp.float32)

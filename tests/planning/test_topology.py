@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 
 from flashface_jax.planning.hardware import accelerator_of
-from flashface_jax.planning.topology import KNOWN, devices_of, parse_topology
+from flashface_jax.planning.topology import KNOWN, parse_topology
+from flashface_jax.planning.topology_devices import devices_of
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,

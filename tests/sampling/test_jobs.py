@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flashface_jax.common.from_json import from_json
+from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.sampling.jobs import Job, Repaint, parse_job, read_jobs
 from flashface_jax.sampling.records import write_png
-from flashface_jax.weights.system import SamplingConfig
 from tests.sampling.world import difference, images
 
 

@@ -57,7 +57,8 @@ def files(sample_folder, tmp_path_factory):
 
 def refused(said, out: Path, *named: str) -> str:
     """The one sentence with which a command was refused."""
-    assert said.status == 1, said
+    wrong_usage = said.err.endswith("--help explains.\n")
+    assert said.status == (2 if wrong_usage else 1), said
     assert "Traceback" not in said.err + said.out
     assert len(said.err.splitlines()) == 1, said.err
     (line,) = said.errors
@@ -149,15 +150,15 @@ OPTIONS = [
     ("--reference-weights 1 1 1", "reference_weights"),
     ("--reference-weights 1 1 --reference-weights 1 1", "reference_weights"),
     ("--reference-weights -1 1", "[-1.0, 1.0]"),
-    ("--reference-weights nan 1", "[nan, 1.0]"),
-    ("--reference-weights inf 1", "[inf, 1.0]"),
+    ("--reference-weights nan 1", "reference_weights[0][0] is nan"),
+    ("--reference-weights inf 1", "reference_weights[0][0] is inf"),
     ("--reference-weights 0 0", "[0.0, 0.0]"),
     ("--reference-weights 1 heavy", "--reference-weights"),
     ("--reference-weights 1 1 --fill-references 4", "fill_references"),
     ("--shares 0", "[0.0]"),
     ("--shares -1", "[-1.0]"),
-    ("--shares nan", "[nan]"),
-    ("--shares inf", "[inf]"),
+    ("--shares nan", "shares[0] is nan"),
+    ("--shares inf", "shares[0] is inf"),
     ("--shares 1 2", "[1.0, 2.0]"),
     ("--fill-references -1", "fill_references"),
     ("--fill-references 65", "fill_references"),
@@ -504,7 +505,8 @@ FIELD_VALUES = [(name, value) for name, values in FIELDS.items() for value in va
 
 def complained(said, out: Path, of: int) -> list[str]:
     """What was said of each line that is wrong, where no image could be made."""
-    assert said.status == 1, said
+    wrong_usage = said.err.endswith("--help explains.\n")
+    assert said.status == (2 if wrong_usage else 1), said
     assert "Traceback" not in said.err + said.out
     *lines, last = said.errors
     assert last == f"error: {of} of {of} could not be made, as said above."

@@ -23,7 +23,7 @@ from flashface_jax.models.network import flatten
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import Painting, Person, Shot
-from flashface_jax.weights.system import build_system
+from flashface_jax.weights.system import build_system, sampling_plan
 from tests.random_weights import small_system, write_random_weights
 
 SYSTEM = small_system()
@@ -133,7 +133,7 @@ def latents(pipeline):
 
     def of(person):
         request = pipeline.request([shot((person,))], SAMPLING, (64, 64))
-        return np.asarray(run(pipeline.params, request, SAMPLING.plan(SYSTEM.schedule)))
+        return np.asarray(run(pipeline.params, request, sampling_plan(SAMPLING, SYSTEM.schedule)))
 
     return of
 
@@ -380,7 +380,7 @@ def test_four_devices_make_what_one_makes(pipeline, weights, tmp_path):
     subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES, str(weights), str(out)],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=True,
         timeout=300,
     )
@@ -419,7 +419,7 @@ def test_steps_are_reported_and_programs_kept(base, weights, tmp_path):
     made = []
     for out in (tmp_path / "first.npz", tmp_path / "second.npz"):
         command = [sys.executable, "-c", STEPWISE, str(weights), str(out), str(tmp_path / "kept")]
-        subprocess.run(command, cwd=Path(__file__).parents[1], check=True, timeout=300)
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=300)
         with np.load(out) as file:
             made.append(dict(file))
     for one in made:

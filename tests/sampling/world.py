@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flashface_jax.faces.detect import Face
-from flashface_jax.sampling.command import run
+from flashface_jax.sampling.command import main
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from tests.random_weights import small_system, write_random_weights
 
@@ -118,7 +118,7 @@ class Command:
     def __call__(self, *arguments: object) -> Said:
         """Run with these arguments only."""
         self._capsys.readouterr()
-        status = run([str(argument) for argument in arguments])
+        status = main([str(argument) for argument in arguments], prog="sample.py")
         return Said(status, *self._capsys.readouterr())
 
     def prompt(self, out: Path, *more: object) -> Said:

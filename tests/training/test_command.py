@@ -84,4 +84,4 @@ def test_ctrl_c_is_told_in_a_line(tmp_path):
 
 def test_wrong_usage_shows_how_it_is_used(tmp_path):
     status, err = run("--workdir", tmp_path / "run", "--steps=3")
-    assert status == 2 and "unrecognized argument --steps=3" in err and "usage: " in err
+    assert status == 2 and "unrecognized argument --steps=3" in err and "--help explains" in err

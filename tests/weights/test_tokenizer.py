@@ -19,8 +19,8 @@ from flashface_jax.weights.tokenizer import (
     train_tokenizer,
 )
 
-RECORDING = Path(__file__).parent / "recordings" / "preprocess.npz"
-REPOSITORY = Path(__file__).parents[1]
+RECORDING = Path(__file__).parents[1] / "recordings" / "preprocess.npz"
+REPOSITORY = Path(__file__).parents[2]
 CLIP_FILE = REPOSITORY.parent / "shared" / "golden" / "bpe_simple_vocab_16e6.txt.gz"
 CAPTIONS = [
     f"A {age} {sex} with {hair} hair, wearing {item}"

@@ -11,7 +11,8 @@ from flashface_jax.curation.measured import Measured, measure
 from flashface_jax.curation.outcomes import KEPT
 from flashface_jax.curation.pipeline.collect import Source
 from flashface_jax.curation.pipeline.work import Chunk, digest, pieces, read_person
-from flashface_jax.curation.selection import Rules, Selection, select
+from flashface_jax.curation.rules import Rules
+from flashface_jax.curation.selection import Selection, select
 from flashface_jax.faces.cascade_detector import CascadeDetector
 from flashface_jax.faces.detect import FaceDetector
 from flashface_jax.faces.embedding import ArcFaceEmbedder

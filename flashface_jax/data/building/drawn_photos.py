@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from flashface_jax.data.building.examination import encode_jpeg
 from flashface_jax.data.manifest import FILE_NAME, Landmarks, PhotoEntry, write_manifest
 from flashface_jax.world.world import Photo, SyntheticWorld
@@ -57,3 +59,10 @@ def _write(photo: Photo, folder: Path, name: str) -> PhotoEntry:
         source_id=photo.source_id,
         provenance=PROVENANCE,
     )
+
+
+def write_folder(world: SyntheticWorld, out: Path) -> None:
+    """Write photos and manifest, with a progress bar."""
+    total = world.num_identities * world.photos_per_identity
+    with tqdm(total=total, desc="drawing photos", unit="photo") as bar:
+        write_photos(world, range(world.num_identities), out, bar.update)

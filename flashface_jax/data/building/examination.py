@@ -17,73 +17,12 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from flashface_jax.common.errors import sentence
+from flashface_jax.common.pictures import UnreadablePictureError, check_picture
 from flashface_jax.data.building.jpeg import DamagedJpegError, JpegParts, is_upright, read_jpeg
+from flashface_jax.data.building.options import Form
 from flashface_jax.data.manifest import Landmarks, PhotoEntry
 from flashface_jax.faces.align import reference_face
-from flashface_jax.faces.files import UnreadablePictureError, check_picture, read_sized_photo
-
-# Why a photo is dropped, and what is told of one that is kept.
-DROPS = {
-    "malformed_line": "the manifest's line describes no photo",
-    "duplicate_source_id": "another line has the same source id",
-    "removed": "its identity or source id is on the list of removals",
-    "missing": "the file does not exist",
-    "no_file": "a folder or device, or a name that the system refuses",
-    "empty": "the file is empty",
-    "heic": "HEIC, which is not read: convert it to JPEG",
-    "unknown_format": "no JPEG, PNG or other known format",
-    "damaged": "the picture is cut off or otherwise damaged",
-    "too_large": "too many pixels",
-    "face_box_empty": "the face box holds no pixel",
-    "face_outside": "half of the face box or more lies outside the photo",
-    "same_picture": "another photo of this identity is the same picture",
-}
-UNREADABLE = (
-    "missing",
-    "no_file",
-    "empty",
-    "heic",
-    "unknown_format",
-    "damaged",
-    "too_large",
-)  # reasons that another file in its place does away with
-NOTES = {
-    "transcoded": "not a baseline JPEG in colour: encoded anew",
-    "turned": "turned upright, as its EXIF says",
-    "reduced": "reduced to the longest side",
-    "stripped": "camera data, comments or previews removed",
-    "no_landmarks": "no landmarks are known: its face is cropped without turning it",
-    "landmarks_unusable": "landmarks that are no finite numbers were left out",
-    "no_caption": "the caption is empty",
-    "face_cut": "the face box reaches out of the photo",
-    "shared_picture": "another identity has the same picture: look whether both are in it",
-    "name_escaped": "the file's name is no UTF-8: its source id spells the bytes",
-}
-
-
-@dataclass(frozen=True)
-class Form:
-    """How photos are stored.
-
-    Attributes:
-        longest_side: longer photos are reduced to it, in pixels.
-        quality: of JPEGs that are encoded anew, 1 to 100.
-        reference_size: side in pixels of face crops that are stored beside the photos; 0 for none.
-        check_pixels: whether photos that keep their own JPEG are decoded to see that they are
-            whole, as they are where crops are stored; else only their markers are looked at.
-    """
-
-    longest_side: int = 2048
-    quality: int = 95
-    reference_size: int = 0
-    check_pixels: bool = False
-
-    def __post_init__(self) -> None:
-        bounds = {"longest_side": (64, 8192), "quality": (1, 100), "reference_size": (0, 1024)}
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                value = getattr(self, name)
-                raise ValueError(f"{name} is {value}; choose from {low} to {high}.")
+from flashface_jax.faces.files import read_sized_photo
 
 
 @dataclass(frozen=True)

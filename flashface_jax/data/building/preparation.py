@@ -1,48 +1,18 @@
 """The work of a build before anything is written: every photo examined, in parallel."""
 
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
-from flashface_jax.data.building.examination import Dropped, Form, Kept, examine
-from flashface_jax.data.building.removals import Removals
+from flashface_jax.data.building.examination import Dropped, Kept, examine
+from flashface_jax.data.building.options import BuildOptions
 from flashface_jax.data.building.staging import Staging
 from flashface_jax.data.manifest import Line, PhotoEntry, read_manifest
 
 AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How a dataset is built.
-
-    Attributes:
-        form: how photos are stored.
-        held_out: identities in the validation split, a tenth of all at most.
-        held_out_names: these identities instead, as far as they have photos.
-        seed: of which identities are held out.
-        shard_bytes: about how many bytes of pictures a file of the dataset holds.
-        removals: who and what must not be in the dataset.
-        threads: photos examined at the same time.
-    """
-
-    form: Form = field(default_factory=Form)
-    held_out: int = 200
-    held_out_names: tuple[str, ...] = ()
-    seed: int = 0
-    shard_bytes: int = 400_000_000
-    removals: Removals = field(default_factory=Removals)
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-    def __post_init__(self) -> None:
-        for name, least in {"held_out": 0, "seed": 0, "shard_bytes": 1, "threads": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
 
 
 def prepare(manifest: Path, staging: Staging, options: BuildOptions) -> None:

@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from flashface_jax.data.building.examination import UNREADABLE, Dropped, Kept, record_digest
+from flashface_jax.data.building.examination import Dropped, Kept, record_digest
+from flashface_jax.data.building.outcomes import UNREADABLE
 from flashface_jax.data.building.removals import Removals
 from flashface_jax.data.building.staging_file import entry_of, open_staging, remove_staging
 from flashface_jax.data.manifest import Line, PhotoEntry, readable

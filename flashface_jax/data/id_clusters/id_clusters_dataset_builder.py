@@ -19,7 +19,8 @@ from flashface_jax.common.files import whole_file
 from flashface_jax.data.building.arrangement import Arrangement, arrange, choose_splits
 from flashface_jax.data.building.examination import face_arrays
 from flashface_jax.data.building.jpeg import DamagedJpegError, read_jpeg
-from flashface_jax.data.building.preparation import BuildOptions, prepare
+from flashface_jax.data.building.options import BuildOptions
+from flashface_jax.data.building.preparation import prepare
 from flashface_jax.data.building.shards import write_shard
 from flashface_jax.data.building.staging import Staging
 from flashface_jax.data.building.staging_file import (
@@ -62,7 +63,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012  (as TFDS declares it)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Put manifest.jsonl and the photos that it names into the manual directory; "
-        "python -m flashface_jax.curation writes it."
+        "flashface curate writes it."
     )
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reading what python -m flashface_jax.data.precompute wrote: latents and contexts of photos.
+"""Reading what flashface data precompute wrote: latents and contexts of photos.
 
     DIR/
       metadata.json                      what it was made with, and how long each file is
@@ -36,7 +36,7 @@ from flashface_jax.data.loading.encoded_record import (
 FORMAT = 1
 METADATA, EMPTY_CONTEXT = "metadata.json", "empty_context.record"
 TARGETS, REFERENCES = "targets", "references"
-REMEDY = "make it with python -m flashface_jax.data.precompute"
+REMEDY = "make it with flashface data precompute"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flashface_jax.common.files import require_new, require_writable, whole_file
-from flashface_jax.data.building.lock import LOCK, alone_in
+from flashface_jax.common.lock import LOCK, alone_in
 from flashface_jax.data.loading.precomputed import (
     FORMAT,
     METADATA,

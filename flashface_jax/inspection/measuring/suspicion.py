@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flashface_jax.faces.sharpness import SHARP_ENOUGH
+from flashface_jax.faces.choose import SHARP_ENOUGH
 from flashface_jax.inspection.measuring.facts import Facts, same_face_pictures
 
 SUSPICIONS = {

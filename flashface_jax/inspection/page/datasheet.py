@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from flashface_jax.data.building.examination import DROPS, NOTES
+from flashface_jax.data.building.outcomes import DROPS, NOTES
 from flashface_jax.inspection.measuring.statistics import SplitStatistics
 from flashface_jax.inspection.page.charts import number
 from flashface_jax.inspection.page.markup import counted, markdown, size

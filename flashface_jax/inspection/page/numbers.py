@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flashface_jax.data.building.examination import DROPS, NOTES
+from flashface_jax.data.building.outcomes import DROPS, NOTES
 from flashface_jax.inspection.measuring.statistics import Measure, SplitStatistics
 from flashface_jax.inspection.measuring.throughput import Throughput
 from flashface_jax.inspection.page.charts import number, svg_bars

@@ -18,6 +18,7 @@ from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.monitoring.identity_similarity import Likeness, open_likeness
 from flashface_jax.weights import trainable as parts
+from flashface_jax.weights.system import sampling_plan
 from flashface_jax.weights.tokenizer import Tokenizer
 
 
@@ -66,7 +67,7 @@ def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) ->
     sampler = Sampler(program.system, config.system.schedule.prediction)
     shapes = {name: part.shapes for name, part in program.system.parts().items()}
     make = make_generate(sampler, layout.mesh, layout.specs(shapes))
-    plan = config.system.sampling.plan(config.system.schedule)
+    plan = sampling_plan(config.system.sampling, config.system.schedule)
     request = _spread(_repeated(asked.request, layout.mesh.size), program)
     joined = jax.jit(
         lambda trained, frozen: parts.join(trained, frozen, lora),

@@ -10,12 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from flashface_jax.common.files import new_directory
-from flashface_jax.data.build import build
 from flashface_jax.data.building.drawn_photos import identity_name, write_photos
-from flashface_jax.data.building.examination import Form
-from flashface_jax.data.building.preparation import BuildOptions
+from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.data.dataset import TRAIN, IdClusters
+from flashface_jax.data.id_clusters.build import build
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.parallel.processes import is_first, wait_for_all
 from flashface_jax.weights.directory import tokenizer_of

@@ -1,20 +1,16 @@
-"""The whole method in miniature: `make demo`.
+"""Training and drawing in miniature, and judging what was drawn.
 
 Draws a world of people, trains a small FlashFace on some of them, and draws people it has never
 seen. Then it asks a recognition network, trained on a third world, whether the drawn people are
 who they should be: with their references, without any, and with another person's.
 """
 
-import argparse
 import json
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from PIL import Image
 
 from flashface_jax.common.contact_sheet import contact_sheet
@@ -28,12 +24,12 @@ from flashface_jax.evaluation.identity import (
 )
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.program import Request
-from flashface_jax.training.config import TrainConfig, load_config
+from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
 from flashface_jax.training.run.loop import train
+from flashface_jax.weights.system import sampling_plan
 from flashface_jax.world import SyntheticWorld
 
-CONFIG = Path("configs/synthetic.py")
 RECOGNITION_WORLD = SyntheticWorld(
     seed=1000, num_identities=2400, photos_per_identity=3, image_size=64
 )
@@ -77,7 +73,7 @@ def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOut) -> dict[str, np
             request, reference_weight=jnp.zeros_like(request.reference_weight)
         ),
     }
-    plan = pipeline.config.sampling.plan(pipeline.config.schedule)
+    plan = sampling_plan(pipeline.config.sampling, pipeline.config.schedule)
 
     def draw(request: Request) -> np.ndarray:
         return np.asarray(pipeline.generate(pipeline.params, request, plan))
@@ -172,27 +168,3 @@ def demonstrate(
     (out / "report.json").write_text(json.dumps({**trust, "similarity": numbers}))
     print(f"\n{text}\nwrote {out}/held_out.png, {out}/prompts.png, {out}/report.json")
     return carried
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; 0 if identity was carried, 2 if not, 1 on an error."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="directory to write")
-    parser.add_argument("--steps", type=int, help="training steps (default: the configuration's)")
-    parser.add_argument("--people", type=int, default=64, help="held-out people to judge")
-    options = parser.parse_args(arguments)
-    logging.set_verbosity(logging.WARNING)
-    began = time.perf_counter()
-    config = load_config(CONFIG)
-    config = replace(config, steps=options.steps or config.steps)
-    carried = demonstrate(config, RECOGNITION_WORLD, options.out, options.people)
-    print(f"{(time.perf_counter() - began) / 60:.1f} minutes")
-    return 0 if carried else 2
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

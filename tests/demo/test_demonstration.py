@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashface_jax.demo import demonstrate, report
+from flashface_jax.demo.demonstration import demonstrate, report
 from flashface_jax.evaluation.identity import train_identity_encoder
 from flashface_jax.training.config import load_config
 from flashface_jax.world import SyntheticWorld
