@@ -7,7 +7,7 @@ PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constra
 # a sixth of a small network's step: huge pages make them few.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: demo test test-faces lint clean
+.PHONY: demo test test-faces lint docs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,5 +53,16 @@ lint: $(VENV)/installed-dev  ## style, formatting, types, and which way imports 
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "Installing what the documentation site needs (MkDocs) ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+# Strict: a link to nowhere or a docstring that does not fit its function fails the build. Not -q,
+# which would hide warnings from the strict mode, too; so a line for each module is left out here.
+docs: $(VENV)/installed-docs  ## the documentation site, into site/
+	@bash -o pipefail -c 'NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build 2>&1 | \
+	  { grep -v "api-autonav: " || true; }'
+
 clean:
-	rm -rf $(VENV) $(VENV)-faces
+	rm -rf $(VENV) $(VENV)-faces site
