@@ -88,7 +88,7 @@ def empty_state(path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "does not exist or is no file"),
+        (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "does not exist or is no file"),
         (text_file, "is no PyTorch checkpoint, or a truncated one"),
         (empty_file, "is no PyTorch checkpoint, or a truncated one"),
@@ -176,12 +176,19 @@ def test_impossible_heads_are_refused(tmp_path, capfd, files, options, reason):
     assert_refused(tmp_path, capfd, files, place, reason, **options)
 
 
-@pytest.mark.parametrize("make", [text_file, empty_file, lambda path: None])
-def test_a_bad_vocabulary_is_refused(tmp_path, capfd, files, make):
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (text_file, "is not CLIP's vocabulary"),
+        (empty_file, "is not CLIP's vocabulary"),
+        (lambda path: None, "does not exist"),
+    ],
+)
+def test_a_bad_vocabulary_is_refused(tmp_path, capfd, files, make, reason):
     bad = tmp_path / "vocabulary.txt.gz"
     make(bad)
     files = {"unet": files["unet"], "tokenizer": bad}
-    assert_refused(tmp_path, capfd, files, bad, "is not CLIP's vocabulary")
+    assert_refused(tmp_path, capfd, files, bad, reason)
 
 
 def test_an_existing_directory_is_left_alone(tmp_path, capfd, files):
@@ -192,8 +199,16 @@ def test_an_existing_directory_is_left_alone(tmp_path, capfd, files):
     assert (out / "mine").read_text() == "precious"
 
 
-@pytest.mark.parametrize("failure", [OSError("disk on fire"), KeyboardInterrupt()])
-def test_a_failure_half_way_leaves_nothing(tmp_path, capfd, files, monkeypatch, failure):
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        (OSError("disk on fire"), 1, "error: disk on fire"),
+        (KeyboardInterrupt(), 130, "error: stopped; nothing was written."),
+    ],
+)
+def test_a_failure_half_way_leaves_nothing(
+    tmp_path, capfd, files, monkeypatch, failure, status, said
+):
     written = []
 
     def fail_second(directory, part, params):
@@ -203,11 +218,8 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, capfd, files, monkeypatch, 
         (directory / "params" / part).mkdir(parents=True)
 
     monkeypatch.setattr(run, "write_params", fail_second)
-    try:
-        assert convert(tmp_path / "weights", files) == 1
-        assert "error: disk on fire" in capfd.readouterr().err
-    except KeyboardInterrupt:
-        assert isinstance(failure, KeyboardInterrupt)
+    assert convert(tmp_path / "weights", files) == status
+    assert said in capfd.readouterr().err
     assert written == ["flashface", "autoencoder"]
     assert list(tmp_path.iterdir()) == []
 

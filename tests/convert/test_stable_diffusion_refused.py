@@ -148,7 +148,7 @@ def text_file(path):
 def test_a_damaged_file_is_refused(tmp_path, refused, original, ending, spoil):
     path = tiny.save(original, tmp_path / f"model.{ending}")
     spoil(path)
-    reason = "download it again" if path.exists() else "does not exist or is no file"
+    reason = "download it again" if path.exists() else "does not exist"
     refused(path, path, reason)
 
 

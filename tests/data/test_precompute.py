@@ -322,7 +322,7 @@ def test_a_dataset_that_people_were_taken_out_of_is_refused(refused, folder, dat
     data = dataclasses.replace(base.data, dataset=str(tmp_path / "data"))
     message = said(data=data)
     assert "was not made of the photos that" in message and "taken out" in message
-    assert "(train: " in message and "remove it, and make it with python -m" in message
+    assert "(train: " in message and "remove it, and make it with flashface" in message
 
 
 def test_other_weights_are_refused(refused, tmp_path):

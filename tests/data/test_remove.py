@@ -179,7 +179,7 @@ def test_what_cannot_be_is_refused_in_a_line(dataset, tmp_path, run):
         ((trained,), {}, "names everybody of"),
         (("Ann",), {}, "list.txt, line 1: 'Ann' removes nothing"),
         (("identity: person04",), {"data": tmp_path / "empty"}, "holds no dataset id_clusters"),
-        (("identity: person04",), {"data": tmp_path / "nowhere"}, "holds no dataset"),
+        (("identity: person04",), {"data": tmp_path / "nowhere"}, "nowhere does not exist"),
         (("identity: person04",), {"data": tmp_path / "list.txt"}, "holds no dataset"),
     ]
     for arguments, places, said in cases:

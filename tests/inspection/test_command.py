@@ -18,6 +18,7 @@ from flashface_jax.data.loading.draws import DrawOptions
 from flashface_jax.data.loading.pipeline import ordered, photo_pool
 from flashface_jax.data.loading.samples import MakeSample, SampleShape
 from flashface_jax.inspection import command as inspect
+from flashface_jax.inspection import run as running
 from flashface_jax.inspection.measuring.samples import draw_samples, overlaid
 from flashface_jax.inspection.sheets import jpeg as small_jpeg
 from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
@@ -328,7 +329,7 @@ def test_ctrl_c_is_told_in_a_line(planted, tmp_path, capsys, monkeypatch, stage)
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inspect, stage, stop)
+    monkeypatch.setattr(running, stage, stop)
     assert run(planted, tmp_path) == 130
     said = capsys.readouterr()
     assert said.err.endswith("\nerror: stopped; the same command begins again.\n")
@@ -448,7 +449,7 @@ def test_what_cannot_be_inspected_is_named(planted, tmp_path, capsys):
     empty.mkdir()
     assert f"{empty} holds no dataset" in failure([str(empty)], capsys)
     absent = tmp_path / "absent"
-    assert f"{absent} holds no dataset" in failure([str(absent)], capsys)
+    assert f"{absent} does not exist" in failure([str(absent)], capsys)
     out = ["--out", str(tmp_path / "out")]
     error = failure([str(planted), *out, "--split", "test"], capsys)
     assert "no split 'test': choose among train, validation" in error
