@@ -1,7 +1,7 @@
 """The paper's training run: both networks whole, 768x768, Stable Diffusion 1.5's widths.
 
     flashface convert stable-diffusion --from stable-diffusion-v1-5 --out weights/sd15
-    python train.py --config configs/flashface.py --workdir runs/flashface \
+    flashface train --config configs/flashface.py --workdir runs/flashface \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 50,000 steps of 32 samples (paper, §4.1). docs/tpu.md says where that fits and how long it takes at

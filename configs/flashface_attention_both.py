@@ -1,6 +1,6 @@
 """The ablation of the paper's Table 4: reference attention in encoder, middle and decoder.
 
-    python train.py --config configs/flashface_attention_both.py --workdir runs/attention_both \
+    flashface train --config configs/flashface_attention_both.py --workdir runs/attention_both \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 The paper measured SimTarget 52.2 where the decoder's gave 56.1. Not run at this size.

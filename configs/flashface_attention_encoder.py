@@ -1,6 +1,6 @@
 """The ablation of the paper's Table 4: reference attention in encoder and middle.
 
-    python train.py --config configs/flashface_attention_encoder.py --workdir runs/encoder \
+    flashface train --config configs/flashface_attention_encoder.py --workdir runs/encoder \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 The paper measured SimTarget 6.8 where the decoder's gave 56.1. Not run at this size.

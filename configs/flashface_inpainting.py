@@ -1,6 +1,6 @@
 """The paper's inpainting model: the denoiser also sees the image without its face (supplement).
 
-    python train.py --config configs/flashface_inpainting.py --workdir runs/inpainting \
+    flashface train --config configs/flashface_inpainting.py --workdir runs/inpainting \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 Nine input channels: the noisy latent, the latent of the image without its face, and the face mask,

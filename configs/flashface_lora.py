@@ -1,6 +1,6 @@
 """The paper's LoRA model: 512x512, the U-Net trains by low-rank updates alone (supplement).
 
-    python train.py --config configs/flashface_lora.py --workdir runs/lora \
+    flashface train --config configs/flashface_lora.py --workdir runs/lora \
         --config.initial=weights/flashface --config.data.dataset=DATASET \
         --config.system.autoencoder.misread_attention=True     # as the released weights' was
     flashface convert export runs/lora --to lora --out lora.safetensors

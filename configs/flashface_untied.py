@@ -1,6 +1,6 @@
 """A ReferenceNet with a middle block and a time embedding of its own.
 
-    python train.py --config configs/flashface_untied.py --workdir runs/untied \
+    flashface train --config configs/flashface_untied.py --workdir runs/untied \
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 The released model's ReferenceNet runs the denoiser's, though the paper trains two whole networks.

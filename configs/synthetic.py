@@ -1,6 +1,6 @@
 """A small FlashFace on the built-in world of drawn identities, from nothing, on a CPU.
 
-    python train.py --config configs/synthetic.py --workdir runs/synthetic
+    flashface train --config configs/synthetic.py --workdir runs/synthetic
 
 Expected: a loss of about 0.23 after 2,300 steps (5 to 8 minutes on 2 CPU cores): people are soft,
 but their skin, hair, clothes and surroundings are what references and prompt say. The loss is

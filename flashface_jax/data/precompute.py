@@ -1,7 +1,7 @@
 r"""Compute once what a training run's frozen networks would compute of every photo, at every step.
 
     flashface data precompute --weights weights/sd15 --dataset data --out latents
-    python train.py --config configs/flashface.py --config.initial=weights/sd15 \
+    flashface train --config configs/flashface.py --config.initial=weights/sd15 \
         --config.data.dataset=data --config.data.precomputed=latents --workdir runs/mine
 
 Stored of each photo: the posterior's mean and log-variance of its latent as a target, from which

@@ -9,7 +9,7 @@ from flashface_jax.common.command_line import run_command
 from flashface_jax.common.files import require_exists, require_writable
 from flashface_jax.common.pictures import check_picture
 from flashface_jax.sampling.jobs import Job
-from flashface_jax.sampling.options import parse_arguments
+from flashface_jax.sampling.options import check_options, make_parser
 from flashface_jax.sampling.requested_jobs import job_again, jobs_of
 
 WEIGHTS = "converted weights (flashface convert --help says how to make them), or a training run"
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flashface sample")
 
 
 def _run(arguments: Sequence[str] | None, prog: str) -> int:
-    options = parse_arguments(arguments, prog)
+    parser = make_parser(prog)
+    options = parser.parse_args(arguments)
+    check_options(options, parser)
     require_writable(options.out)
     if options.repeat is not None:
         return _repeat(options)

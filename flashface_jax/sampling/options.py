@@ -1,7 +1,7 @@
 """The options of the sampling command; those of images are `Job`'s and `SamplingConfig`'s."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -163,20 +163,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def parse_arguments(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
-    """Parse the command line, and look for options that do not go together.
-
-    Raises:
-        ValueError: naming the option that is unknown, has no value that will do, or does not go
-            with another.
-    """
-    parser = make_parser(prog)
-    options = parser.parse_args(arguments)
-    _check(options, parser)
-    return options
-
-
-def _check(options: argparse.Namespace, parser: Parser) -> None:
+def check_options(options: argparse.Namespace, parser: Parser) -> None:
     """Raise a ValueError for options that do not go together, or that no image could have."""
     ways = [options.prompt, options.jobs, options.repeat]
     if sum(bool(way) for way in ways) != 1:
