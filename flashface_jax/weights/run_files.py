@@ -26,10 +26,8 @@ def has_checkpoints(workdir: Path) -> bool:
 def newest_checkpoint(workdir: Path) -> Path | None:
     """The newest checkpoint that was written whole, or None; nothing is changed."""
     place = (workdir / CHECKPOINTS).absolute()
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(place, options=options) as manager:
-        step = manager.latest_step()
-    return None if step is None else place / str(step)
+    steps: list[int] = ocp.utils.checkpoint_steps(place)
+    return place / str(max(steps)) if steps else None
 
 
 def items_of(checkpoint: Path) -> set[str]:
