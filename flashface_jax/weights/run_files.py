@@ -26,7 +26,7 @@ def has_checkpoints(workdir: Path) -> bool:
 def newest_checkpoint(workdir: Path) -> Path | None:
     """The newest checkpoint that was written whole, or None; nothing is changed."""
     place = (workdir / CHECKPOINTS).absolute()
-    steps: list[int] = ocp.utils.checkpoint_steps(place)
+    steps: list[int] = ocp.utils.checkpoint_steps(place) if place.is_dir() else []
     return place / str(max(steps)) if steps else None
 
 

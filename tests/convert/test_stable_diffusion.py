@@ -43,7 +43,7 @@ from flashface_jax.models.unet import References, UNet
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.run.loop import train
-from flashface_jax.training.run.start import starting_state
+from flashface_jax.training.run.start import initial_weights, starting_state
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system
@@ -138,7 +138,8 @@ def run_from(converted):
 
 
 def test_the_state_before_the_first_step_is_what_was_converted(converted):
-    state = starting_state(Program.over(run_from(converted)))
+    config = run_from(converted)
+    state = starting_state(Program.over(config), initial_weights(config))
     held = {**flatten(state.frozen), **flatten(state.params)}
     expected = flatten(converted.params)
     assert set(held) == {name for name in expected if not name.startswith("image_tower")}

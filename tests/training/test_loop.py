@@ -14,7 +14,7 @@ from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.run.checkpoint import Checkpoints
 from flashface_jax.training.run.data import open_dataset, open_tokenizer
 from flashface_jax.training.run.loop import train
-from flashface_jax.training.run.run_lock import check, claim
+from flashface_jax.training.run.run_config import require_same_run, write_run_config
 from flashface_jax.weights.directory import read_config, write_config
 from tests.small import AVERAGING as CONFIG
 
@@ -137,13 +137,13 @@ def test_only_a_run_that_has_saved_keeps_its_tokenizer(whole_run, tmp_path):
 def test_the_last_step_cannot_be_moved_once_the_rate_falls_towards_it(tmp_path):
     config = with_changes(optimizer=OptimizerConfig(cosine_decay=True))
     tmp_path.mkdir(exist_ok=True)
-    claim(tmp_path, config)
-    check(tmp_path, config)
+    write_run_config(tmp_path, config)
+    require_same_run(tmp_path, config)
     with pytest.raises(ValueError, match=r"\(steps: 6 -> 9\)"):
-        check(tmp_path, dataclasses.replace(config, steps=9))
+        require_same_run(tmp_path, dataclasses.replace(config, steps=9))
     plain = with_changes(steps=9)
-    claim(tmp_path, dataclasses.replace(plain, steps=6))
-    check(tmp_path, plain)
+    write_run_config(tmp_path, dataclasses.replace(plain, steps=6))
+    require_same_run(tmp_path, plain)
 
 
 def test_how_samples_are_drawn_may_change_between_stop_and_resumption(resumed_run, whole_run):

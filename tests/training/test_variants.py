@@ -24,7 +24,7 @@ from flashface_jax.training.config import TrainConfig, from_mapping
 from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.training.paper import denoiser_changed, flashface_changed
 from flashface_jax.training.run.loop import train
-from flashface_jax.training.run.start import starting_state
+from flashface_jax.training.run.start import initial_weights, starting_state
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import build_system
 from tests.random_weights import write_random_weights
@@ -74,7 +74,7 @@ def lora_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora")
     base = write_random_weights(folder / "base", CONFIG.system)
     config = dataclasses.replace(LORA, initial=str(base))
-    before = jax.device_get(starting_state(Program.over(config)).frozen)
+    before = jax.device_get(starting_state(Program.over(config), initial_weights(config)).frozen)
     return folder / "run", before, train(config, folder / "run")
 
 
@@ -218,7 +218,7 @@ def test_a_run_starts_from_another_runs_weights(lora_run, variant, capsys):
         "lora": LORA,
     }[variant]
     program = Program.over(dataclasses.replace(config, initial=str(workdir)))
-    state = starting_state(program)
+    state = starting_state(program, initial_weights(program.config))
     assert int(state.step) == 0
     source = flatten(
         open_weights(workdir).params("flashface", build_system(CONFIG.system).flashface)
@@ -239,4 +239,4 @@ def test_weights_with_another_text_tower_are_refused_by_field(lora_run):
     system = dataclasses.replace(CONFIG.system, text_tower=tower)
     program = Program.over(with_changes(system=system, initial=str(workdir)))
     with pytest.raises(ValueError, match=r"system.text_tower.num_heads: 2 there, 4 here"):
-        starting_state(program)
+        starting_state(program, initial_weights(program.config))

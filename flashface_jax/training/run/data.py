@@ -5,6 +5,8 @@ import json
 import math
 import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,14 +17,72 @@ from flashface_jax.data.building.options import BuildOptions, Form
 from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.id_clusters.build import build
+from flashface_jax.data.loading.loader import BatchLoader
+from flashface_jax.data.loading.pipeline import (
+    Order,
+    describe_pool,
+    describe_samples,
+    photo_pool,
+    training_batches,
+)
+from flashface_jax.data.loading.samples import PhotoPool
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.parallel.processes import is_first, wait_for_all
+from flashface_jax.training.parallel.processes import is_first, say, wait_for_all
+from flashface_jax.training.run.precomputed import precomputed_batches
 from flashface_jax.weights.directory import tokenizer_of
 from flashface_jax.weights.run_files import has_checkpoints
 from flashface_jax.weights.tokenizer import Tokenizer, train_tokenizer
 
 WORLD = "world.json"
 MOST_CAPTIONS = 100_000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is trained on.
+
+    Attributes:
+        dataset: photos of people.
+        tokenizer: of their captions.
+        pool: the photos to train on.
+        order: what decides which of them follow each other.
+        batches: this process's part of the batches.
+    """
+
+    dataset: IdClusters
+    tokenizer: Tokenizer
+    pool: PhotoPool
+    order: Order
+    batches: BatchLoader
+
+    def names(self, indices: list[int]) -> list[str]:
+        """What samples show, by their global indices."""
+        return describe_samples(self.pool, self.order, indices)
+
+
+def open_data(config: TrainConfig, workdir: Path, rows: Sequence[int]) -> TrainingData:
+    """Open what a run is trained on; what it makes itself is made in `workdir` once.
+
+    Args:
+        config: the run.
+        workdir: its directory.
+        rows: of a global batch, those that this process makes.
+
+    Raises:
+        ValueError: there is no such dataset, it is damaged, or what was precomputed is of another.
+    """
+    dataset = open_dataset(workdir, config.data)
+    tokenizer = open_tokenizer(workdir, config, dataset)
+    shape, order = config.sample_shape, Order(config.seed, config.data.draws)
+    pool = photo_pool(dataset, TRAIN, shape.reference_size)
+    if config.data.precomputed:
+        batches = precomputed_batches(config, dataset, tokenizer, order, rows)
+    else:
+        batches = training_batches(
+            dataset, tokenizer, shape, order, config.batch_size, config.data.loader, rows
+        )
+    say(describe_pool(pool))
+    return TrainingData(dataset, tokenizer, pool, order, batches)
 
 
 def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:

@@ -1,21 +1,11 @@
-"""The training loop, in sections: data, state, steps."""
+"""The training loop: open, build, resume or start, and take steps."""
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
 
-from flashface_jax.data.dataset import TRAIN, IdClusters
-from flashface_jax.data.loading.loader import BatchLoader
-from flashface_jax.data.loading.pipeline import (
-    Order,
-    describe_pool,
-    describe_samples,
-    photo_pool,
-    training_batches,
-)
-from flashface_jax.data.loading.samples import PhotoPool
 from flashface_jax.training.computation.batch import batch_class
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.state import TrainState
@@ -23,15 +13,14 @@ from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.observer import Observer
 from flashface_jax.training.monitoring.preview import make_preview
 from flashface_jax.training.parallel.processes import StopRequest, is_first, say, total
-from flashface_jax.training.run import run_lock as claim
 from flashface_jax.training.run.checkpoint import Checkpoints
-from flashface_jax.training.run.data import open_dataset, open_tokenizer
+from flashface_jax.training.run.data import TrainingData, open_data
 from flashface_jax.training.run.divergence import UNREAD, Health, Taken
-from flashface_jax.training.run.precomputed import precomputed_batches, require_same_weights
+from flashface_jax.training.run.precomputed import require_same_weights
 from flashface_jax.training.run.prefetch import feed
-from flashface_jax.training.run.start import fitting_weights, starting_state
-from flashface_jax.weights.run_files import has_checkpoints
-from flashface_jax.weights.tokenizer import Tokenizer
+from flashface_jax.training.run.run_config import require_same_run, write_run_config
+from flashface_jax.training.run.start import initial_weights, starting_state
+from flashface_jax.weights.run_files import newest_checkpoint
 
 
 class DivergedError(ValueError):
@@ -49,69 +38,30 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
             do not fit.
         DivergedError: if a loss or gradient is not finite; the state before it is saved.
     """
+    require_same_run(workdir, config)
+    if newest_checkpoint(workdir) is None:
+        initial_weights(config)  # refused before the data are opened, which may take long
     program = Program.over(config)
-    claim.check(workdir, config)
-    if not has_checkpoints(workdir):
-        fitting_weights(config)  # before the data, which may take long to open
     workdir.mkdir(parents=True, exist_ok=True)
     say(f"training {program.layout.description}")
-    data = _open_data(program, workdir)
+    data = open_data(config, workdir, program.layout.own_rows(config.batch_size))
     with ExitStack() as cleanup:
         cleanup.enter_context(closing(data.batches))
         checkpoints = cleanup.enter_context(closing(Checkpoints(workdir, config.keep_checkpoints)))
         state = _first_state(program, checkpoints, data)
         require_same_weights(config, state.frozen)
         if is_first():
-            claim.claim(workdir, config)
+            write_run_config(workdir, config)
         observer = cleanup.enter_context(Observer(program, workdir, int(state.step)))
         stop = cleanup.enter_context(StopRequest().listening())
         return _take_steps(program, state, data, checkpoints, observer, stop)
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a run is trained on.
-
-    Attributes:
-        dataset: photos of people.
-        tokenizer: of their captions.
-        pool: the photos to train on.
-        order: what decides which of them follow each other.
-        batches: this process's part of the batches.
-    """
-
-    dataset: IdClusters
-    tokenizer: Tokenizer
-    pool: PhotoPool
-    order: Order
-    batches: BatchLoader
-
-    def names(self, indices: list[int]) -> list[str]:
-        """What samples show, by their global indices."""
-        return describe_samples(self.pool, self.order, indices)
-
-
-def _open_data(program: Program, workdir: Path) -> Data:
-    config, rows = program.config, program.layout.own_rows(program.config.batch_size)
-    dataset = open_dataset(workdir, config.data)
-    tokenizer = open_tokenizer(workdir, config, dataset)
-    shape, order = config.sample_shape, Order(config.seed, config.data.draws)
-    pool = photo_pool(dataset, TRAIN, shape.reference_size)
-    if config.data.precomputed:
-        batches = precomputed_batches(config, dataset, tokenizer, order, rows)
-    else:
-        batches = training_batches(
-            dataset, tokenizer, shape, order, config.batch_size, config.data.loader, rows
-        )
-    say(f"{describe_pool(pool)}")
-    return Data(dataset, tokenizer, pool, order, batches)
-
-
-def _first_state(program: Program, checkpoints: Checkpoints, data: Data) -> TrainState:
+def _first_state(program: Program, checkpoints: Checkpoints, data: TrainingData) -> TrainState:
     """The state to go on from, resumed or fresh; the batches go on with it."""
     restored = checkpoints.restore(program.shapes, program.shardings)
     if restored is None:
-        return starting_state(program)
+        return starting_state(program, initial_weights(program.config))
     data.batches.set_state(restored.data)
     say(f"resumed {checkpoints.place} at step {int(restored.state.step)}")
     return restored.state
@@ -120,7 +70,7 @@ def _first_state(program: Program, checkpoints: Checkpoints, data: Data) -> Trai
 def _take_steps(
     program: Program,
     state: TrainState,
-    data: Data,
+    data: TrainingData,
     checkpoints: Checkpoints,
     observer: Observer,
     stop: StopRequest,

@@ -23,7 +23,7 @@ from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system
 
 
-def fitting_weights(config: TrainConfig) -> WeightsDirectory | None:
+def initial_weights(config: TrainConfig) -> WeightsDirectory | None:
     """The weights to start from, opened; None if the run draws new ones.
 
     Raises:
@@ -36,13 +36,16 @@ def fitting_weights(config: TrainConfig) -> WeightsDirectory | None:
     return weights
 
 
-def starting_state(program: Program) -> TrainState:
+def starting_state(program: Program, weights: WeightsDirectory | None) -> TrainState:
     """The state before the first step.
 
+    Args:
+        program: the run.
+        weights: to start from, as `initial_weights` opens them; None draws new ones.
+
     Raises:
-        ValueError: the weights to start from do not fit the run.
+        ValueError: the weights do not fit the run.
     """
-    weights = fitting_weights(program.config)
     if weights is None:
         return program.fresh_state()
     there, here = build_system(weights.config), program.system

@@ -31,7 +31,7 @@ RESUMABLE_CHANGES = {
 }
 
 
-def check(workdir: Path, config: TrainConfig) -> None:
+def require_same_run(workdir: Path, config: TrainConfig) -> None:
     """Refuse a directory that holds a run of another configuration, or other weights.
 
     Raises:
@@ -65,7 +65,7 @@ def check(workdir: Path, config: TrainConfig) -> None:
         )
 
 
-def claim(workdir: Path, config: TrainConfig) -> None:
+def write_run_config(workdir: Path, config: TrainConfig) -> None:
     """Write the configuration down, for those that resume the run or open its weights."""
     with whole_file(workdir / TRAIN_FILE) as draft:
         draft.write_text(json.dumps(_described(config), indent=2) + "\n")
