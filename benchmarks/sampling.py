@@ -26,12 +26,12 @@ from flashface_jax.common.compilation import compiler_options
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import (
     Conditioning,
+    Evaluation,
     ReferenceLatents,
-    Step,
     guided_noise,
     plan_sampling,
 )
-from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, visited_levels
 from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
@@ -78,7 +78,7 @@ def guided_step(compute: Compute) -> Callable[..., jax.Array]:
     """(params, inputs, step) -> x_0 as the guided prediction gives it."""
     part = network(lambda keys: FlashFace(FlashFaceConfig(), compute, keys))
 
-    def run(params: Any, inputs: dict[str, jax.Array], step: Step) -> jax.Array:
+    def run(params: Any, inputs: dict[str, jax.Array], step: Evaluation) -> jax.Array:
         references, x = inputs["references"], inputs["x"]
         conditioning = Conditioning(
             prompt=inputs["prompt"],
@@ -129,8 +129,8 @@ def time_step(options: argparse.Namespace, batch: int, params: Any, released: An
     dtype = jnp.dtype(options.precision)
     inputs = draw_inputs(options.height // 8, options.width // 8, batch, options.references)
     levels = noise_levels(SCHEDULE)
-    plan = plan_sampling(sampling_steps(levels, STEPS), Guidance())
-    step = jax.tree.map(lambda values: values[LAUNCHED], plan.steps)
+    plan = plan_sampling(levels, visited_levels(levels, STEPS), Guidance())
+    step = jax.tree.map(lambda values: values[LAUNCHED], plan.evaluations)
     arrays = jax.tree.map(jnp.asarray, vars(inputs))
     plain = Compute(dtype, PLAIN_ATTENTION, jax.lax.conv_general_dilated)
     arithmetic = jax.jit(guided_step(plain)).lower(params, arrays, step)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from flashface_jax.diffusion.schedule import noise_levels, spaced_timesteps
 from flashface_jax.faces.choose import choose_face, parse_which
 from flashface_jax.faces.compositing import paste_back
 from flashface_jax.faces.detect import FaceDetector
@@ -110,7 +109,7 @@ class Preparation:
         """
         config = self.config
         sampling = job.sampling(config.sampling)
-        spaced_timesteps(noise_levels(config.schedule), sampling.steps, sampling.spacing)
+        sampling.plan(config.schedule)
         size = (job.height or config.image_size, job.width or config.image_size)
         stride = config.autoencoder.stride
         if any(side % stride for side in size):

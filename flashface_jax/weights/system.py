@@ -10,7 +10,7 @@ from flashface_jax.diffusion.schedule import (
     ScheduleConfig,
     Spacing,
     noise_levels,
-    sampling_steps,
+    visited_levels,
 )
 from flashface_jax.diffusion.solvers import SolverName
 from flashface_jax.models.autoencoder.vae import (
@@ -38,7 +38,7 @@ class SamplingConfig:
     """How a set of weights likes to be sampled; the defaults are the released code's.
 
     Attributes:
-        steps: solver steps.
+        steps: solver steps; some solvers ask the network more than once in each.
         solver: how to go from one noise level to the next.
         spacing: which timesteps they visit.
         eta: share of fresh noise in each step, 0 to 1; only "ddim" heeds it.
@@ -87,8 +87,12 @@ class SamplingConfig:
         _check_strength(self.reference_strength)
 
     def plan(self, schedule: ScheduleConfig) -> Plan:
-        """Work out a run over a schedule."""
-        steps = sampling_steps(noise_levels(schedule), self.steps, self.spacing)
+        """Work out a run over a schedule.
+
+        Raises:
+            ValueError: if these are more steps than the schedule has room for.
+        """
+        levels = noise_levels(schedule)
         guidance = Guidance(
             text_guidance=self.text_guidance,
             reference_guidance=self.reference_guidance,
@@ -97,7 +101,8 @@ class SamplingConfig:
             launch_timestep=self.launch_timestep,
             rescale=self.rescale,
         )
-        return plan_sampling(steps, guidance, self.solver, self.eta, room=schedule.timesteps)
+        visited = visited_levels(levels, self.steps, self.spacing)
+        return plan_sampling(levels, visited, guidance, self.solver, self.eta)
 
     def full_prompt(self, prompt: str) -> str:
         """Join the suffix to a prompt, as the released code does."""
