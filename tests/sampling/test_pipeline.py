@@ -20,6 +20,7 @@ from flashface_jax.diffusion.sampling import (
 )
 from flashface_jax.models.autoencoder.vae import encode_crops, from_pixels, to_pixels
 from flashface_jax.models.network import flatten
+from flashface_jax.models.unet import reference_stages
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import Painting, Person, Shot
@@ -215,6 +216,31 @@ def test_strength_zero_is_the_limit_of_small_strengths(pipeline, base, guidance)
     )
     assert_same(none, hardly)
     assert_differs(none, base)
+
+
+def test_reference_attention_at_one_place_carries_references(tmp_path):
+    """At a level of the decoder alone: neither the middle nor anything else looks at them."""
+    system = small_system(reference_attention="decoder/level0")
+    one = open_on_one_device(write_random_weights(tmp_path / "weights", system))
+    image, without, hardly = (
+        make(
+            one,
+            shot(),
+            sampling=replace(
+                SAMPLING, reference_strength=strength, early_reference_strength=strength
+            ),
+        )[0]
+        for strength in (1.2, 0.0, 1e-6)
+    )
+    assert_differs(image, without, least=2)
+    assert_differs(image, make(one, shot((BOB,)))[0], least=2)
+    assert_same(without, hardly)
+    kept = ReferenceCache()
+    assert_same(make(one, shot(), cache=kept)[0], make(one, shot())[0])
+    (track,) = kept._tracks.values()
+    assert {name.rpartition("/")[0] for name in track.by_evaluation} == set(
+        reference_stages(system.flashface.denoiser)
+    )
 
 
 # Batches.
