@@ -26,12 +26,12 @@ from flashface_jax.common.compilation import compiler_options
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.sampling import (
     Conditioning,
+    Evaluation,
     ReferenceLatents,
-    Step,
     guided_noise,
     plan_sampling,
 )
-from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, visited_levels
 from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.blocks import Compute
@@ -39,7 +39,7 @@ from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import network
 from flashface_jax.sampling.pipeline import hold
 from flashface_jax.sampling.program import Request, Sampler, make_generate
-from flashface_jax.weights.system import SystemConfig, build_system
+from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
 
 SCHEDULE = ScheduleConfig()
 STEPS, LAUNCHED = 50, 20  # the step that is timed comes after the launch of reference guidance
@@ -79,7 +79,7 @@ def guided_step(compute: Compute) -> Callable[..., jax.Array]:
     """(params, inputs, step) -> x_0 as the guided prediction gives it."""
     part = network(lambda keys: FlashFace(FlashFaceConfig(), compute, keys))
 
-    def run(params: Any, inputs: dict[str, jax.Array], step: Step) -> jax.Array:
+    def run(params: Any, inputs: dict[str, jax.Array], step: Evaluation) -> jax.Array:
         references, x = inputs["references"], inputs["x"]
         conditioning = Conditioning(
             prompt=inputs["prompt"],
@@ -130,8 +130,8 @@ def time_step(options: argparse.Namespace, batch: int, params: Any, released: An
     dtype = jnp.dtype(options.precision)
     inputs = draw_inputs(options.height // 8, options.width // 8, batch, options.references)
     levels = noise_levels(SCHEDULE)
-    plan = plan_sampling(sampling_steps(levels, STEPS), Guidance())
-    step = jax.tree.map(lambda values: values[LAUNCHED], plan.steps)
+    plan = plan_sampling(levels, visited_levels(levels, STEPS), Guidance())
+    step = jax.tree.map(lambda values: values[LAUNCHED], plan.evaluations)
     arrays = jax.tree.map(jnp.asarray, vars(inputs))
     plain = Compute(dtype, PLAIN_ATTENTION, jax.lax.conv_general_dilated)
     arithmetic = jax.jit(guided_step(plain)).lower(params, arrays, step)
@@ -191,7 +191,7 @@ def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None
     config = SystemConfig(image_tower=None)
     system = build_system(config, Compute(dtype))
     request = whole_request(options, batch, config.reference_size)
-    plan = SamplingConfig(steps=options.steps).plan(config.schedule)
+    plan = sampling_plan(SamplingConfig(steps=options.steps), config.schedule)
     generate = make_generate(Sampler(system, "noise", options.tile))
     shapes = {
         name: jax.eval_shape(lambda shapes: hold(shapes, dtype), part.shapes)

@@ -24,13 +24,13 @@ from flashface_jax.diffusion import sampling as sampler
 from flashface_jax.diffusion.guidance import TEXT_ONLY, Guidance, rescaled
 from flashface_jax.diffusion.sampling import (
     Conditioning,
+    Evaluation,
     ReferenceLatents,
-    Step,
     guided_noise,
     plan_sampling,
     track_references,
 )
-from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import noise_levels, visited_levels
 from flashface_jax.models import blocks
 from flashface_jax.models.attention.backends import ALL_HEADS
 from flashface_jax.models.blocks import Compute
@@ -73,8 +73,9 @@ def patched(*patches: Any) -> Iterator[None]:
 def variants(side: int) -> dict[str, Run]:
     """Compile a guided step in every form."""
     inputs = jax.tree.map(jnp.asarray, vars(draw_inputs(side, side, 1, 4)))
-    plan = plan_sampling(sampling_steps(noise_levels(SCHEDULE), STEPS), Guidance())
-    step: Step = jax.tree.map(lambda values: values[LAUNCHED], plan.steps)
+    levels = noise_levels(SCHEDULE)
+    plan = plan_sampling(levels, visited_levels(levels, STEPS), Guidance())
+    step: Evaluation = jax.tree.map(lambda values: values[LAUNCHED], plan.evaluations)
     unreferenced = step._replace(guidance=step.guidance._replace(form=jnp.asarray(TEXT_ONLY)))
     params = random_params(jnp.dtype("float32"))
     references = ReferenceLatents(inputs["references"][None], inputs["negative"][:1])
@@ -85,7 +86,7 @@ def variants(side: int) -> dict[str, Run]:
         return network(lambda keys: FlashFace(FlashFaceConfig(), compute, keys))
 
     def compiled(
-        step: Step,
+        step: Evaluation,
         references: Any,
         compute: Compute,
         *patches: Any,

@@ -37,6 +37,7 @@ ImageCondition = Float[Array, "batch h w _"]
 Tokens = Float[Array, "batch tokens c"]
 TextContext = Float[Array, "contexts words text"]
 Timestep = Int[Array, "batch"]
-PerStep = Any
-"""Numbers with an entry a step: NumPy before a run, JAX in it; a scalar within a step."""
+PerEvaluation = Any
+"""Numbers with an entry for every time that a run asks the network: NumPy before the run, JAX in
+it; a scalar for one of them."""
 PixelImage = UInt8[Array, "H W 3"]

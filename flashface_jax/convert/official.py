@@ -7,6 +7,7 @@ from the caller. Nothing here reads a file.
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 from flashface_jax.convert.sizes import Shapes, clip_heads, common, count, multipliers
 from flashface_jax.convert.table import (
@@ -27,11 +28,12 @@ from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.unet import (
-    ReferencePlacement,
     StageSpec,
     UNetConfig,
     decoder_specs,
     encoder_specs,
+    placement_of,
+    reference_stages,
 )
 
 RESIDUAL = [
@@ -111,16 +113,16 @@ def _repeated(entries: list[Entry], reference: UNetConfig) -> dict[str, str]:
 def _unet_half_tables(config: UNetConfig, prefix: str, target: str) -> list[Entry]:
     """Encoder and decoder; their lists have the same indices on both sides."""
     entries = conv(f"{prefix}encoder.0", f"{target}/encoder/0")
-    encoder_attends = config.reference_attention in ("encoder", "both")
-    decoder_attends = config.reference_attention in ("decoder", "both")
+    attending = reference_stages(config)
     for i, spec in enumerate(encoder_specs(config), start=1):
         place = f"{prefix}encoder.{i}", f"{target}/encoder/{i}"
         if isinstance(spec, StageSpec):
-            entries += _stage(*place, spec, encoder_attends)
+            entries += _stage(*place, spec, f"encoder/{i}" in attending)
         else:
             entries += conv(*place)
     for i, spec in enumerate(decoder_specs(config)):
-        entries += _stage(f"{prefix}decoder.{i}", f"{target}/decoder/{i}", spec, decoder_attends)
+        place = f"{prefix}decoder.{i}", f"{target}/decoder/{i}"
+        entries += _stage(*place, spec, f"decoder/{i}" in attending)
     return entries
 
 
@@ -136,7 +138,7 @@ def _stage(source: str, target: str, spec: StageSpec, attends: bool) -> list[Ent
 
 
 def _middle(source: str, target: str, config: UNetConfig) -> list[Entry]:
-    attends = config.reference_attention != "none"
+    attends = "middle" in reference_stages(config)
     return [
         *group(f"{source}.0", f"{target}/residual1", RESIDUAL),
         *_transformer(f"{source}.1", f"{target}/transformer", config.middle_depth, attends),
@@ -170,35 +172,38 @@ def _transformer(source: str, target: str, depth: int, attends: bool) -> list[En
 def infer_flashface_config(
     shapes: Shapes, num_heads: int | None, head_channels: int | None
 ) -> FlashFaceConfig:
-    """Read widths and depths off the shapes of a `flashface.ckpt`.
+    """Read widths, depths and places of reference attention off the shapes of a `flashface.ckpt`.
+
+    A file without any reference attention lacks the released model's, in the decoder.
 
     Raises:
         ValueError: if the keys are not those of such a file, or the sizes are impossible.
     """
     widths, blocks, depths = _encoder_levels(shapes)
-    encoder, decoder = (
-        any(re.match(rf"ori_{half}\..*\.self_attn_first\.", key) for key in shapes)
-        for half in ("encoder", "decoder")
-    )
-    placement: ReferencePlacement = (
-        "both" if encoder and decoder else "encoder" if encoder else "decoder"
-    )
     base = common(shapes, r"ori_encoder\.0\.(weight|bias)", 0)
-    return FlashFaceConfig(
-        UNetConfig(
-            in_channels=common(shapes, r"ori_encoder\.0\.weight", 1),
-            out_channels=common(shapes, r"head\.2\.(weight|bias)", 0),
-            base_channels=base,
-            channel_multipliers=multipliers(widths, base),
-            residual_blocks=tuple(blocks),
-            transformer_depth=tuple(depths),
-            middle_depth=count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
-            context_channels=common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
-            num_heads=num_heads,
-            head_channels=head_channels,
-            reference_attention=placement,
-        )
+    denoiser = UNetConfig(
+        in_channels=common(shapes, r"ori_encoder\.0\.weight", 1),
+        out_channels=common(shapes, r"head\.2\.(weight|bias)", 0),
+        base_channels=base,
+        channel_multipliers=multipliers(widths, base),
+        residual_blocks=tuple(blocks),
+        transformer_depth=tuple(depths),
+        middle_depth=count(shapes, r"ori_middle\.1\.blocks\.(\d+)\.", least=0),
+        context_channels=common(shapes, r"ori_.*\.cross_attn\.[kv]\.weight", 1),
+        num_heads=num_heads,
+        head_channels=head_channels,
     )
+    attending = _attending(shapes)
+    if attending:
+        denoiser = replace(denoiser, reference_attention=placement_of(denoiser, attending))
+    return FlashFaceConfig(denoiser)
+
+
+def _attending(shapes: Shapes) -> set[str]:
+    """Stages ("decoder/3", "middle") of which a `flashface.ckpt` has reference attention."""
+    key = re.compile(r"ori_(?:((?:en|de)coder)\.(\d+)|(middle)\.1)\.(?:.+\.)?self_attn_first\.")
+    found = filter(None, map(key.match, shapes))
+    return {match[3] or f"{match[1]}/{match[2]}" for match in found}
 
 
 def _encoder_levels(shapes: Shapes) -> tuple[list[int], list[int], list[int]]:

@@ -4,12 +4,13 @@ Its constructors take other widths and depths than the released model's, but a s
 nothing of heads, group norms, the autoencoder's attention or what the denoiser predicts.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet import UNetConfig, reference_stages
 from flashface_jax.weights.system import SystemConfig
 
 PREDICTIONS = {"noise": "eps", "velocity": "v", "sample": "x0"}
@@ -33,7 +34,8 @@ def inexpressible(config: FlashFaceConfig) -> list[str]:
             f"its denoiser takes {denoiser.in_channels} channels for inpainting, where the "
             "released code hands over the latent and the face mask"
         )
-    if denoiser.reference_attention != "decoder":
+    released = replace(denoiser, reference_attention="decoder")
+    if reference_stages(denoiser) != reference_stages(released):
         reasons.append(
             f'its reference attention is "{denoiser.reference_attention}", where the released '
             'code has "decoder"'

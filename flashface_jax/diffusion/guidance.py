@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Float64, Int32
 
-from flashface_jax.common.shapes import Latent, PerStep, TextContext
+from flashface_jax.common.shapes import Latent, PerEvaluation, TextContext
 from flashface_jax.diffusion.settings import StrengthOverTime
 
 BranchNoise = Float[Array, "branches batch h w c"]
@@ -16,12 +16,12 @@ BranchNoise = Float[Array, "branches batch h w c"]
 """A constant, or points (progress, value) joined by straight lines; progress runs from 0 at the
 first step to 1 at the last."""
 
-# Which branches a step runs.
+# Which branches an evaluation runs.
 TEXT_ONLY, REFERENCED_TEXT, TEXT_AND_REFERENCES = range(3)
 
 
 class GuidanceStep(NamedTuple):
-    """What guides one step, or all (arrays with an entry a step); traced.
+    """What guides one evaluation, or each (arrays with an entry an evaluation); traced.
 
     Attributes:
         form: TEXT_ONLY, REFERENCED_TEXT or TEXT_AND_REFERENCES.
@@ -31,11 +31,11 @@ class GuidanceStep(NamedTuple):
         rescale: φ.
     """
 
-    form: PerStep
-    text_guidance: PerStep
-    reference_guidance: PerStep
-    reference_strength: PerStep
-    rescale: PerStep
+    form: PerEvaluation
+    text_guidance: PerEvaluation
+    reference_guidance: PerEvaluation
+    reference_strength: PerEvaluation
+    rescale: PerEvaluation
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Guidance:
         reference_guidance: λ_ref (`face_guidance`); 2 to 3.2. At 0 the two-way form is used
             throughout, as in the released code.
         reference_strength: λ_feat (`lamda_feat`), 0.8 to 1.3. Points over time hold for the whole
-            run, before the launch as well. Steps where it is 0 cost no reference work.
+            run, before the launch as well. Where it is 0 no reference work is done.
         early_reference_strength: λ_feat before the launch
             (`lamda_feat_before_ref_guidence`).
         launch_timestep: reference guidance starts when t is no longer above it
@@ -62,27 +62,35 @@ class Guidance:
     launch_timestep: int = 750
     rescale: float = 0.5
 
-    def over(self, timestep: Int32[np.ndarray, " steps"]) -> GuidanceStep:
-        """Work out the strengths and the form of every step."""
+    def over(
+        self,
+        timestep: Int32[np.ndarray, " evaluations"],
+        progress: Float64[np.ndarray, " evaluations"],
+    ) -> GuidanceStep:
+        """Work out the strengths and the form of every evaluation.
+
+        Args:
+            timestep: that the networks are told.
+            progress: how far the run is, from 0 at the first step to 1 at the last.
+        """
         launched = timestep <= self.launch_timestep
         if isinstance(self.reference_strength, Sequence):
-            progress, value = np.transpose(self.reference_strength)
-            strength = np.interp(np.linspace(0, 1, len(timestep)), progress, value)
+            strength = np.interp(progress, *np.transpose(self.reference_strength))
         else:
             strength = np.where(launched, self.reference_strength, self.early_reference_strength)
         form = np.where(
             launched & (self.reference_guidance > 0), TEXT_AND_REFERENCES, REFERENCED_TEXT
         )
 
-        def every_step(value: float) -> Float32[np.ndarray, " steps"]:
+        def throughout(value: float) -> Float32[np.ndarray, " evaluations"]:
             return np.full(len(timestep), value, np.float32)
 
         return GuidanceStep(
             np.where(strength == 0, TEXT_ONLY, form).astype(np.int32),
-            every_step(self.text_guidance),
-            every_step(self.reference_guidance),
+            throughout(self.text_guidance),
+            throughout(self.reference_guidance),
             strength.astype(np.float32),
-            every_step(self.rescale),
+            throughout(self.rescale),
         )
 
 

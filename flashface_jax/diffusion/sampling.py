@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Float64, Int, Key
 
 from flashface_jax.common.shapes import (
     ImageCondition,
     Latent,
     Mask,
-    PerStep,
+    PerEvaluation,
     ReferenceLatent,
     ReferenceWeight,
     Strength,
@@ -29,79 +29,95 @@ from flashface_jax.diffusion.guidance import (
     three_way,
     two_way,
 )
-from flashface_jax.diffusion.schedule import Prediction, SamplingSteps, add_noise, as_noise
+from flashface_jax.diffusion.schedule import Prediction, add_noise, as_noise, nearest_timestep
 from flashface_jax.diffusion.settings import SolverName
 from flashface_jax.diffusion.solvers import SOLVERS, Update
 from flashface_jax.models.flashface import FlashFace, ReferenceFeatures
 from flashface_jax.models.unet import References
 
 
-class Step(NamedTuple):
-    """All that one step needs, or all steps do (arrays with an entry a step).
+class Evaluation(NamedTuple):
+    """What it takes to ask the network once and to go on, or each time (arrays with an entry each).
 
     Attributes:
         timestep: the integer timestep that the networks are told.
-        timestep_sigma: σ of that timestep, which turns ε into x_0.
-        next_sigma: σ of the state after the step; 0 at the end.
+        timestep_sigma: σ of that timestep, which turns ε into x_0. Where the state lies between two
+            timesteps it differs slightly from the state's.
+        next_sigma: σ of the state that follows; 0 at the end.
         update: the solver's coefficients.
         guidance: strengths and branches.
     """
 
-    timestep: PerStep
-    timestep_sigma: PerStep
-    next_sigma: PerStep
+    timestep: PerEvaluation
+    timestep_sigma: PerEvaluation
+    next_sigma: PerEvaluation
     update: Update
     guidance: GuidanceStep
 
 
 @struct.dataclass
 class Plan:
-    """A whole run, as data: no value in it, nor the number of steps, is compiled in.
+    """A whole run, as data: no value in it is compiled in, nor how long it is.
+
+    How many evaluations make one step of the solver is the solver's affair: a run only knows these.
 
     Attributes:
-        steps: room for as many steps as there are timesteps; only the first `count` are taken.
-        count: number of steps.
+        evaluations: room for as many as there are timesteps; only the first `count` are made.
+        count: number of evaluations.
     """
 
-    steps: Step
+    evaluations: Evaluation
     count: Int[Array, ""]
 
 
 def plan_sampling(
-    steps: SamplingSteps,
+    levels: Float64[np.ndarray, " timesteps"],
+    visited: Float64[np.ndarray, " states"],
     guidance: Guidance,
     solver: SolverName = "ddim",
     eta: float = 0.0,
-    room: int = 1000,
 ) -> Plan:
     """Work out every number that a run needs.
 
     Args:
-        steps: the noise levels to visit.
+        levels: the schedule, σ of every timestep.
+        visited: σ before each step and, last, 0.
         guidance: strengths.
         solver: how to go from one to the next.
         eta: share of fresh noise in each step, 0 to 1, for solvers that draw any.
-        room: most steps that a run compiled for this plan can take.
+
+    Raises:
+        ValueError: if the network would be asked more often than there are timesteps.
     """
-    sigma = np.append(steps.sigma, steps.next_sigma[-1])
-    planned = Step(
-        steps.timestep,
-        steps.timestep_sigma,
-        steps.next_sigma,
-        SOLVERS[solver](sigma, eta),
-        guidance.over(steps.timestep),
+    sigma, update = SOLVERS[solver](visited, eta)
+    steps, count, room = len(visited) - 1, len(sigma), len(levels)
+    if count > room:
+        raise ValueError(
+            f"{steps} steps of {solver} ask the network {count} times; choose fewer steps, for it "
+            f"can be asked {room} times."
+        )
+    timestep = nearest_timestep(levels, sigma)
+    # Guidance goes by the noise level, so that what a solver follows is a function of the state
+    # and its σ alone. Without that no order of convergence would hold.
+    progress = np.interp(-sigma, -visited[:-1], np.linspace(0, 1, steps))
+    planned = Evaluation(
+        timestep,
+        levels[timestep],
+        np.append(sigma[1:], visited[-1]),
+        update,
+        guidance.over(timestep, progress),
     )
 
     def with_room(values: np.ndarray) -> jax.Array:
         kind = jnp.int32 if values.dtype.kind == "i" else jnp.float32
         return jnp.asarray(np.pad(values, (0, room - len(values))), kind)
 
-    return Plan(jax.tree.map(with_room, planned), jnp.asarray(len(steps.timestep), jnp.int32))
+    return Plan(jax.tree.map(with_room, planned), jnp.asarray(count, jnp.int32))
 
 
 @struct.dataclass
 class ReferenceLatents:
-    """References whose features are computed as the run goes, at each step.
+    """References whose features are computed as the run goes, at each evaluation.
 
     Attributes:
         latents: clean latents of the face crops. There are sets for one image, which all images
@@ -124,26 +140,46 @@ class ReferenceLatents:
 
 @struct.dataclass
 class ReferenceTrack:
-    """Features of references at every step of a run, computed before.
+    """Features of references at every evaluation of a run, computed before.
 
     Attributes:
-        by_step: block name -> (steps, sets, refs, tokens, c).
+        by_evaluation: block name -> (evaluations, sets, refs, tokens, c).
     """
 
-    by_step: dict[str, Float[Array, "steps sets refs _ _"]]
+    by_evaluation: dict[str, Float[Array, "evaluations sets refs _ _"]]
 
     def features(
         self, model: FlashFace, index: Int[Array, ""], timestep: Int[Array, ""]
     ) -> ReferenceFeatures:
-        """Look up the features of a step."""
+        """Look up the features of an evaluation; not a number behind the last.
+
+        Inside a compiled run no error can be raised, and an index that is clamped would make an
+        image of wrong features.
+        """
         del model, timestep
-        return jax.tree.map(lambda feature: feature[index], self.by_step)
+        return {
+            name: feature.at[index].get(mode="fill", fill_value=jnp.nan)
+            for name, feature in self.by_evaluation.items()
+        }
+
+    def require_made_for(self, plan: Plan) -> None:
+        """Raise a ValueError if there are not features for each of a plan's evaluations."""
+        for name, feature in self.by_evaluation.items():
+            if len(feature) != plan.count:
+                raise ValueError(
+                    f"The references' features at {name} are those of {len(feature)} evaluations, "
+                    f"but the run asks the network {plan.count} times: compute them at the "
+                    "timesteps of its plan."
+                )
 
 
 def track_references(
-    model: FlashFace, references: ReferenceLatents, timestep: Int[Array, " steps"]
+    model: FlashFace, references: ReferenceLatents, timestep: Int[Array, " evaluations"]
 ) -> ReferenceTrack:
-    """Compute features at every timestep of a run; they depend on nothing else that it shows."""
+    """Compute features at the timestep of each of a run's evaluations.
+
+    They depend on nothing else that it shows.
+    """
 
     def at(timestep: Int[Array, ""]) -> ReferenceFeatures:
         return references.features(model, jnp.zeros((), jnp.int32), timestep)
@@ -200,10 +236,10 @@ def guided_noise(
     conditioning: Conditioning,
     x: Latent,
     index: Int[Array, ""],
-    step: Step,
+    now: Evaluation,
     prediction: Prediction,
 ) -> Latent:
-    """Predict the noise in x with the branches that the step asks for; only those are run.
+    """Predict the noise in x with the branches that the evaluation asks for; only those are run.
 
     The ReferenceNet runs once, at the denoiser's timestep, and serves all of them.
     """
@@ -217,7 +253,7 @@ def guided_noise(
         ) -> BranchNoise:
             rows = len(contexts) * batch
             seeing = (referenced or beside) * batch
-            strength = step.guidance.reference_strength * jnp.tile(
+            strength = now.guidance.reference_strength * jnp.tile(
                 share, (seeing // share.shape[0], 1)
             )
             seen = References(features, conditioning.reference_weight, strength)
@@ -225,12 +261,12 @@ def guided_noise(
             output = model.denoise(
                 states,
                 jnp.tile(conditioning.condition, (len(contexts), 1, 1, 1)),
-                jnp.full((rows,), step.timestep),
+                jnp.full((rows,), now.timestep),
                 contexts.reshape(rows, *contexts.shape[2:]),
                 seen if seeing else None,
                 beside * batch,
             )
-            sigma = jnp.full((len(output),), step.timestep_sigma)
+            sigma = jnp.full((len(output),), now.timestep_sigma)
             states = jnp.tile(x, (beside + len(contexts), 1, 1, 1))
             return as_noise(output, states, sigma, prediction).reshape(-1, *x.shape)
 
@@ -239,17 +275,17 @@ def guided_noise(
     texts = conditioning.prompt, conditioning.negative
 
     def with_references() -> Latent:
-        features = conditioning.references.features(model, index, step.timestep)
+        features = conditioning.references.features(model, index, now.timestep)
         predict = predictor(features)
         return jax.lax.cond(
-            step.guidance.form == TEXT_AND_REFERENCES,
-            lambda: three_way(predict, *texts, step.guidance),
-            lambda: two_way(predict, *texts, step.guidance),
+            now.guidance.form == TEXT_AND_REFERENCES,
+            lambda: three_way(predict, *texts, now.guidance),
+            lambda: two_way(predict, *texts, now.guidance),
         )
 
     return jax.lax.cond(
-        step.guidance.form == TEXT_ONLY,
-        lambda: text_only(predictor({}), *texts, step.guidance),
+        now.guidance.form == TEXT_ONLY,
+        lambda: text_only(predictor({}), *texts, now.guidance),
         with_references,
     )
 
@@ -259,9 +295,9 @@ class SamplingState:
     """Where a run stands.
 
     Attributes:
-        index: steps taken.
+        index: evaluations made.
         x: the images.
-        previous_x0: what the last step predicted of them without noise.
+        previous_x0: what the last evaluation predicted of them without noise.
         noise: the first state.
         keys: where each image's further noise comes from, for solvers that draw any.
     """
@@ -286,21 +322,21 @@ def advance(
     stop: Int[Array, ""],
     prediction: Prediction = "noise",
 ) -> SamplingState:
-    """Take the steps of a plan up to `stop`; at `plan.count`, x is the scaled latents.
+    """Make the evaluations of a plan up to `stop`; at `plan.count`, x is the scaled latents.
 
     Jit it with everything but the model as arguments: none of their values is compiled in.
     """
 
     def body(index: Int[Array, ""], states: tuple[Latent, Latent]) -> tuple[Latent, Latent]:
         x, previous_x0 = states
-        step: Step = jax.tree.map(lambda values: values[index], plan.steps)
-        predicted = guided_noise(model, conditioning, x, index, step, prediction)
-        sigma = step.timestep_sigma
+        now: Evaluation = jax.tree.map(lambda values: values[index], plan.evaluations)
+        predicted = guided_noise(model, conditioning, x, index, now, prediction)
+        sigma = now.timestep_sigma
         x0 = (x - sigma * predicted) / jnp.sqrt(1 - sigma**2)
         fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), x.shape[1:]))
-        x = step.update(x, x0, previous_x0, fresh(state.keys))
+        x = now.update(x, x0, previous_x0, fresh(state.keys))
         if conditioning.known is not None:
-            x = conditioning.known.blend(x, state.noise, step.next_sigma)
+            x = conditioning.known.blend(x, state.noise, now.next_sigma)
         return x, x0
 
     x, previous_x0 = jax.lax.fori_loop(state.index, stop, body, (state.x, state.previous_x0))
@@ -315,6 +351,6 @@ def sample(
     plan: Plan,
     prediction: Prediction = "noise",
 ) -> Latent:
-    """Take all steps of a plan from pure noise; returns scaled latents."""
+    """Make a whole run from pure noise; returns scaled latents."""
     state = start(noise, keys)
     return advance(model, conditioning, state, plan, plan.count, prediction).x

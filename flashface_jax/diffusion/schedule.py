@@ -4,7 +4,7 @@ Variance preserving: x_t = α_t x_0 + σ_t ε with α_t² = 1 - σ_t². A schedu
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,10 @@ from flashface_jax.diffusion.settings import Spacing
 Prediction = Literal["noise", "velocity", "sample"]
 
 KARRAS_RHO = 7.0
+
+MIDWAY = 1e-9
+"""Timesteps so near to midway between two count as there: from t to σ and back, in float64, they
+move by up to 6e-12."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,6 @@ def as_noise(
             return (x - alpha * output) / sigma
 
 
-class SamplingSteps(NamedTuple):
-    """What each of `steps` solver steps needs, first step first.
-
-    Attributes:
-        timestep: the integer timestep that the networks are told.
-        timestep_sigma: σ of that integer timestep, which turns ε into x_0.
-        sigma: σ of the state before the step. Where the spacing puts a step between two
-            timesteps it is interpolated, so it can differ slightly from `timestep_sigma`.
-        next_sigma: σ of the state after the step; 0 at the end.
-    """
-
-    timestep: Int32[np.ndarray, " steps"]
-    timestep_sigma: Float64[np.ndarray, " steps"]
-    sigma: Float64[np.ndarray, " steps"]
-    next_sigma: Float64[np.ndarray, " steps"]
-
-
 def spaced_timesteps(
     levels: Float64[np.ndarray, " timesteps"], steps: int, spacing: Spacing
 ) -> Float32[np.ndarray, " steps"]:
@@ -117,23 +104,33 @@ def spaced_timesteps(
     return np.clip(spaced, 0, timesteps - 1).astype(np.float32)
 
 
-def sampling_steps(
+def visited_levels(
     levels: Float64[np.ndarray, " timesteps"], steps: int, spacing: Spacing = "trailing"
-) -> SamplingSteps:
-    """Space `steps` solver steps over a schedule, as the released sampler does.
+) -> Float64[np.ndarray, " states"]:
+    """Return σ before each of `steps` solver steps, and 0, which the last one leads to.
 
-    σ between two timesteps is interpolated in log(σ/α), and the networks are told the nearest
-    integer timestep; midway between two, the larger (there the released code's choice hangs on
-    the last bit of its machine's square root).
+    Between two timesteps of the schedule it is interpolated in log(σ/α), as the released sampler
+    does.
+
+    Raises:
+        ValueError: if `steps` is not in 1..timesteps.
     """
     exact = spaced_timesteps(levels, steps, spacing)
-    log_ratio = np.log(levels / np.sqrt(1 - levels**2))
-    ratio = np.exp(np.interp(exact, np.arange(len(levels)), log_ratio))
-    sigma = ratio / np.sqrt(1 + ratio**2)
-    timestep = np.floor(exact + 0.5).astype(np.int32)
-    return SamplingSteps(
-        timestep,
-        levels[timestep],
-        sigma,
-        np.append(sigma[1:], 0.0),
-    )
+    ratio = np.exp(np.interp(exact, np.arange(len(levels)), _log_ratio(levels)))
+    return np.append(ratio / np.sqrt(1 + ratio**2), 0.0)
+
+
+def nearest_timestep(
+    levels: Float64[np.ndarray, " timesteps"], sigma: Float64[np.ndarray, " evaluations"]
+) -> Int32[np.ndarray, " evaluations"]:
+    """Return the timesteps that the networks are told at σ: the nearest in log(σ/α).
+
+    Midway between two it is the larger (there the released code's choice hangs on the last bit of
+    its machine's square root).
+    """
+    exact = np.interp(_log_ratio(sigma), _log_ratio(levels), np.arange(len(levels)))
+    return np.floor(exact + 0.5 + MIDWAY).astype(np.int32)
+
+
+def _log_ratio(sigma: Float64[np.ndarray, " _"]) -> Float64[np.ndarray, " _"]:
+    return np.log(sigma / np.sqrt(1 - sigma**2))

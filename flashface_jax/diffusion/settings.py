@@ -11,10 +11,11 @@ from typing import Literal, get_args
 from flashface_jax.common.errors import shortened
 from flashface_jax.common.options import option
 
-SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral"]
+SolverName = Literal["ddim", "dpm++2m", "euler", "euler-ancestral", "heun"]
 Spacing = Literal["trailing", "linspace", "leading", "karras"]
 StrengthOverTime = float | tuple[tuple[float, float], ...]
-"""A strength, or points (progress from 0 to 1, strength) that hold for the whole run."""
+"""A constant, or points (progress, value) joined by straight lines; progress runs from 0 at the
+first step to 1 at the last."""
 
 PROMPT_SUFFIX = "best quality, masterpiece,ultra-detailed, UHD 4K, photographic"
 NEGATIVE_SUFFIX = (
@@ -43,7 +44,7 @@ class SamplingConfig:
     """How a set of weights likes to be sampled; the defaults are the released code's.
 
     Attributes:
-        steps: solver steps.
+        steps: solver steps; some solvers ask the network more than once in each.
         solver: how to go from one noise level to the next.
         spacing: which timesteps they visit.
         eta: share of fresh noise in each step, 0 to 1; only "ddim" heeds it.
@@ -62,8 +63,8 @@ class SamplingConfig:
         "steps from noise to image; 25 to 50 for the released weights", "N", default=50
     )
     solver: SolverName = option(
-        "how to go from one noise level to the next; dpm++2m needs the fewest steps, "
-        "euler-ancestral adds fresh noise",
+        "how to go from one noise level to the next; dpm++2m needs the fewest steps, heun takes "
+        "twice as long for each, euler-ancestral adds fresh noise",
         default="ddim",
     )
     spacing: Spacing = option(

@@ -16,7 +16,7 @@ from flashface_jax.common.shapes import (
 )
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten, unflatten
-from flashface_jax.models.unet import References, UNet, UNetConfig
+from flashface_jax.models.unet import References, UNet, UNetConfig, reference_stages
 
 ReferenceFeatures = dict[str, Float[Array, "sets refs _ _"]]
 
@@ -98,16 +98,12 @@ class FlashFace(nnx.Module):
             jnp.repeat(timestep, refs),
             context,
         )
+        attending = reference_stages(self.config.denoiser)
         return {
             name: feature.reshape(sets, refs, *feature.shape[1:])
             for name, feature in features.items()
-            if self._attends(name.partition("/")[0])
+            if name.rpartition("/")[0] in attending
         }
-
-    def _attends(self, part: str) -> bool:
-        """Whether blocks of a part (encoder, middle, decoder) have reference attention."""
-        placement = self.denoiser.config.reference_attention
-        return placement != "none" and (part == "middle" or placement in (part, "both"))
 
     @jax.named_scope("denoiser")
     def denoise(

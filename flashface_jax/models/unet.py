@@ -3,9 +3,9 @@
 The same class serves as denoiser and as ReferenceNet.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,13 @@ from flashface_jax.models.blocks import (
     upsample_nearest,
 )
 
-ReferencePlacement = Literal["none", "encoder", "decoder", "both"]
+PLACEMENTS = {
+    "decoder": ("middle", "decoder"),
+    "encoder": ("encoder", "middle"),
+    "both": ("encoder", "middle", "decoder"),
+    "none": (),
+}
+"""Names of sets of places of reference attention, and the parts that have it whole."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ class UNetConfig:
         context_channels: width of the text context.
         num_heads: attention heads everywhere, or None if `head_channels` is given.
         head_channels: channels of a head everywhere, or None if `num_heads` is given.
-        reference_attention: which half has reference attention; the middle has it unless "none".
+        reference_attention: which transformer blocks have reference attention: "decoder", "encoder"
+            or "both", each with the middle; "none"; or places joined with commas, such as
+            "middle,decoder/level1". Levels count from 0, the finest, as in `channel_multipliers`;
+            `stage_places` says which blocks a place has.
         norm_groups: groups of every GroupNorm. 32 as released needs several times 32 channels: a
             group of one channel loses that channel's mean over the image.
         has_head: whether there is a prediction; a ReferenceNet only hands out features.
@@ -65,7 +74,7 @@ class UNetConfig:
     context_channels: int = 768
     num_heads: int | None = 8
     head_channels: int | None = None
-    reference_attention: ReferencePlacement = "decoder"
+    reference_attention: str = "decoder"
     norm_groups: int = 32
     has_head: bool = True
 
@@ -95,6 +104,7 @@ class UNetConfig:
                     f"A level of {channels} channels cannot be split into heads: num_heads is "
                     f"{self.num_heads}, head_channels is {self.head_channels}."
                 )
+        reference_stages(self)
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -112,6 +122,7 @@ class StageSpec(NamedTuple):
     in_channels: int
     out_channels: int
     depth: int
+    level: int
     upsample: bool = False
 
 
@@ -127,7 +138,7 @@ def encoder_specs(config: UNetConfig) -> list[StageSpec | DownsampleSpec]:
     channels = config.base_channels
     for level, width in enumerate(config.level_channels):
         for _ in range(config.residual_blocks[level]):
-            specs.append(StageSpec(channels, width, config.transformer_depth[level]))
+            specs.append(StageSpec(channels, width, config.transformer_depth[level], level))
             channels = width
         if level < len(config.level_channels) - 1:
             specs.append(DownsampleSpec(channels))
@@ -145,9 +156,65 @@ def decoder_specs(config: UNetConfig) -> list[StageSpec]:
         for j in range(config.residual_blocks[level] + 1):
             last = j == config.residual_blocks[level]
             depth = config.transformer_depth[level]
-            specs.append(StageSpec(channels + skips.pop(), width, depth, last and level > 0))
+            specs.append(StageSpec(channels + skips.pop(), width, depth, level, last and level > 0))
             channels = width
     return specs
+
+
+def stage_places(config: UNetConfig) -> dict[str, str]:
+    """Return the place of each stage that has transformer blocks, in the order that they run.
+
+    A stage is an entry of encoder or decoder, or the middle, and is named by its index, as its
+    parameters, features and scopes are ("decoder/3"). A place is all such stages of one level.
+    Indices of the decoder rise while its levels fall: of the released model "decoder/3" to
+    "decoder/5" are "decoder/level2", "decoder/6" to "decoder/8" are "decoder/level1", and
+    "decoder/9" to "decoder/11" are "decoder/level0"; its level 3 has no transformer blocks.
+    """
+    encoder = {
+        f"encoder/{i}": f"encoder/level{spec.level}"
+        for i, spec in enumerate(encoder_specs(config), start=1)
+        if isinstance(spec, StageSpec) and spec.depth
+    }
+    middle = {"middle": "middle"} if config.middle_depth else {}
+    decoder = {
+        f"decoder/{i}": f"decoder/level{spec.level}"
+        for i, spec in enumerate(decoder_specs(config))
+        if spec.depth
+    }
+    return encoder | middle | decoder
+
+
+def reference_stages(config: UNetConfig) -> list[str]:
+    """Return the stages whose blocks have reference attention, in the order that they run.
+
+    Whoever wants to know where reference attention is asks this.
+
+    Raises:
+        ValueError: naming what there is to choose from, if the configuration names anything else.
+    """
+    places = stage_places(config)
+    known = dict.fromkeys(places.values())
+    chosen: set[str] = set()
+    for word in map(str.strip, config.reference_attention.split(",")):
+        if word not in known and word not in PLACEMENTS:
+            raise ValueError(
+                f"There is no place {word!r} for reference attention: choose one of "
+                f"{', '.join(PLACEMENTS)}, or some of {', '.join(known)}, joined with commas."
+            )
+        parts = PLACEMENTS.get(word, ())
+        chosen |= {place for place in known if place == word or place.partition("/")[0] in parts}
+    return [stage for stage, place in places.items() if place in chosen]
+
+
+def placement_of(config: UNetConfig, stages: Collection[str]) -> str:
+    """Return the `reference_attention` of a network that has it in some blocks of these stages."""
+    places = {place: None for stage, place in stage_places(config).items() if stage in stages}
+    listed = ",".join(places) or "none"
+    wanted = reference_stages(replace(config, reference_attention=listed))
+    for name in PLACEMENTS:
+        if reference_stages(replace(config, reference_attention=name)) == wanted:
+            return name
+    return listed
 
 
 @struct.dataclass
@@ -233,7 +300,7 @@ class Middle(nnx.Module):
             config.heads(width),
             config.middle_depth,
             groups,
-            config.reference_attention != "none",
+            "middle" in reference_stages(config),
             compute,
             keys,
         )
@@ -280,12 +347,14 @@ class UNet(nnx.Module):
         time_embedding: TimeEmbedding | None = None,
         middle: Middle | None = None,
     ):
-        def stage(spec: StageSpec, half: ReferencePlacement) -> Stage:
-            return Stage(spec, config, config.reference_attention in (half, "both"), compute, keys)
+        attending = reference_stages(config)
 
-        def encoder_entry(spec: StageSpec | DownsampleSpec) -> Stage | nnx.Conv:
+        def stage(spec: StageSpec, name: str) -> Stage:
+            return Stage(spec, config, name in attending, compute, keys)
+
+        def encoder_entry(spec: StageSpec | DownsampleSpec, name: str) -> Stage | nnx.Conv:
             if isinstance(spec, StageSpec):
-                return stage(spec, "encoder")
+                return stage(spec, name)
             return conv(spec.channels, spec.channels, compute, keys, stride=2)
 
         self.config = config
@@ -294,11 +363,16 @@ class UNet(nnx.Module):
         self.encoder = nnx.List(
             [
                 conv(config.in_channels, config.base_channels, compute, keys),
-                *(encoder_entry(spec) for spec in encoder_specs(config)),
+                *(
+                    encoder_entry(spec, f"encoder/{i}")
+                    for i, spec in enumerate(encoder_specs(config), start=1)
+                ),
             ]
         )
         self.middle = middle or Middle(config, compute, keys)
-        self.decoder = nnx.List([stage(spec, "decoder") for spec in decoder_specs(config)])
+        self.decoder = nnx.List(
+            [stage(spec, f"decoder/{i}") for i, spec in enumerate(decoder_specs(config))]
+        )
         self.head = Head(config, compute, keys) if config.has_head else None
 
     def __call__(
@@ -317,7 +391,8 @@ class UNet(nnx.Module):
             context: text context, (batch, words, context_channels).
             references: what reference attention sees besides the image; None for the image alone.
             beside: the first `beside` rows are also predicted without references. Both share what
-                comes before the first reference attention, so that the encoder runs once.
+                comes before the first reference attention: where that is in the middle, the encoder
+                runs once.
 
         Returns:
             (batch + beside, h, w, out_channels) in the compute dtype: the rows that see
@@ -359,28 +434,35 @@ class UNet(nnx.Module):
             features.update({f"{name}/{i}": feature for i, feature in enumerate(made)})
             return x
 
-        def fork(rows: Array) -> Array:
-            return jnp.concatenate([rows[:beside], rows])
+        skips: list[FeatureMap] = []
+        # Rows with and without references part where the first stage tells them apart.
+        parting = next(iter(reference_stages(self.config)), "head")
+
+        def parted(x: FeatureMap, name: str) -> Float[Array, "_ _ _ _"]:
+            nonlocal time, context, skips
+            if not beside or name != parting:
+                return x
+            x, time, context, skips = jax.tree.map(
+                lambda rows: jnp.concatenate([rows[:beside], rows]), (x, time, context, skips)
+            )
+            return x
 
         x = x.astype(self.dtype)
-        late = self.config.reference_attention in ("none", "decoder")
-        if beside and not late:
-            x, time, context = fork(x), fork(time), fork(context)
-        skips = []
         for i, stage in enumerate(self.encoder):
+            name = f"encoder/{i}"
+            x = parted(x, name)
             if isinstance(stage, Stage):
-                x = through(stage, x, f"encoder/{i}")
+                x = through(stage, x, name)
             else:
-                with jax.named_scope(f"encoder/{i}"):
+                with jax.named_scope(name):
                     x = self.run(stage, x)
             skips.append(x)
-        if late and beside:
-            x, time, context = fork(x), fork(time), fork(context)
-            skips = [fork(skip) for skip in skips]
-        x = through(self.middle, x, "middle")
+        x = through(self.middle, parted(x, "middle"), "middle")
         for i, stage in enumerate(self.decoder):
-            x = through(stage, jnp.concatenate([x, skips.pop()], axis=-1), f"decoder/{i}")
+            name = f"decoder/{i}"
+            x = parted(x, name)
+            x = through(stage, jnp.concatenate([x, skips.pop()], axis=-1), name)
             if stage.upsample is not None:
-                with jax.named_scope(f"decoder/{i}"):
+                with jax.named_scope(name):
                     x = self.run(stage.upsample, upsample_nearest(x, *skips[-1].shape[1:3]))
-        return x, features
+        return parted(x, "head"), features

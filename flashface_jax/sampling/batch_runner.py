@@ -15,7 +15,7 @@ from flashface_jax.sampling.jobs import Job
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.records import SOFTWARE, Record, Weights, read_record, write_png
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.weights.system import SystemConfig
+from flashface_jax.weights.system import SystemConfig, sampling_plan
 
 BATCHES_WAITING = 4
 """Jobs of so many batches are kept waiting, with their photos, for others to be made with."""
@@ -50,8 +50,8 @@ class Reporter:
     def kept(self, images: int) -> None:
         """Hear how many images are there already, before any is made."""
 
-    def begin(self, images: int, steps: int) -> None:
-        """Hear of a batch before it is made: its images, and how often it will report a step."""
+    def begin(self, images: int, evaluations: int) -> None:
+        """Hear of a batch before it is made: its images, and how often it will report progress."""
 
 
 @dataclass
@@ -161,7 +161,8 @@ class Studio:
 
     def _make(self, batch: list[Prepared], out: Path, outcome: Outcome) -> None:
         first, pipeline = batch[0], self.pipeline  # whose opening may have something to say
-        self.reporter.begin(len(batch), first.sampling.steps)
+        evaluations = int(sampling_plan(first.sampling, self.config.schedule).count)
+        self.reporter.begin(len(batch), evaluations)
         shots = [one.shot for one in batch]
         shots += shots[-1:] * (self.at_a_time - len(shots))  # or a last batch would be compiled for
         alike = all(shot.people == shots[0].people for shot in shots)

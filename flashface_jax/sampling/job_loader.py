@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from flashface_jax.diffusion.schedule import noise_levels, spaced_timesteps
 from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.faces.choose import choose_face, parse_which
 from flashface_jax.faces.compositing import paste_back
@@ -26,7 +25,7 @@ from flashface_jax.faces.position import face_box
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
 from flashface_jax.sampling.jobs import Job, Repaint
 from flashface_jax.sampling.requests import Painting, Person, Shot
-from flashface_jax.weights.system import SystemConfig
+from flashface_jax.weights.system import SystemConfig, sampling_plan
 
 PEOPLE_KEPT = 256
 """People whose faces are kept for later jobs."""
@@ -111,7 +110,7 @@ class Preparation:
         """
         config = self.config
         sampling = job.sampling(config.sampling)
-        spaced_timesteps(noise_levels(config.schedule), sampling.steps, sampling.spacing)
+        sampling_plan(sampling, config.schedule)
         size = (job.height or config.image_size, job.width or config.image_size)
         stride = config.autoencoder.stride
         if any(side % stride for side in size):

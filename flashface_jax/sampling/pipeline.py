@@ -74,7 +74,7 @@ class FlashFacePipeline:
         tokenizer: prompt -> tokens.
         precision: of activations and of the parameters held.
         mesh: devices that share the images of a batch.
-        generate: makes images; one compiled program, unless it reports its steps.
+        generate: makes images; one compiled program, unless it reports how far it is.
         track: the compiled program that computes reference features ahead.
     """
 
@@ -107,7 +107,7 @@ class FlashFacePipeline:
             attention: backend, as `models.attention_backends.attention_named` takes it.
             tile: decode images in tiles of so many latent positions, which takes less memory and
                 more time, and changes nothing; 32 is a good size, 0 decodes whole images.
-            on_step: called after every step of a batch (for a progress bar).
+            on_step: called after every evaluation of a batch (for a progress bar).
 
         Raises:
             WeightsError: if the directory is neither, or lacks a part.
@@ -217,7 +217,7 @@ class FlashFacePipeline:
         size = size or (self.config.image_size,) * 2
         request = self.request(padded, sampling, size)
         if cache is not None:
-            request = self._with_features(request, shots[0].people, sampling, plan, cache)
+            request = self._with_features(request, shots[0].people, plan, cache)
         leaves, structure = jax.tree.flatten(request)
         places = [NamedSharding(self.mesh, spec) for spec in request_specs(request)]
         placed = jax.tree.unflatten(structure, jax.device_put(leaves, places))
@@ -266,14 +266,18 @@ class FlashFacePipeline:
         self,
         request: Request,
         people: tuple[Person, ...],
-        sampling: SamplingConfig,
         plan: Plan,
         cache: ReferenceCache,
     ) -> Request:
-        """Look up, or compute and keep, the features of the people that all images share."""
+        """Look up, or compute and keep, the features of the people that all images share.
+
+        Raises:
+            ValueError: if images are of different people, or the cache's features are not of this
+                run.
+        """
         if len(request.person_share) > 1:
             raise ValueError("Features are kept only where all images are of the same people.")
-        timestep = plan.steps.timestep[: sampling.steps]
+        timestep = plan.evaluations.timestep[: int(plan.count)]
         key = (
             self.weights_sha256,
             *(person.faces_sha256 for person in people),
@@ -284,4 +288,5 @@ class FlashFacePipeline:
             key,
             lambda: self.track(self.params, request.references, request.negative_tokens, timestep),
         )
+        track.require_made_for(plan)
         return replace(request, track=track)

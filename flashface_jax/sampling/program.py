@@ -64,7 +64,8 @@ class Request:
         face_mask: where each image's face goes; zeros for anywhere.
         seeds: seed of each image; an image depends on no other's.
         inpainting: images to paint into, or None.
-        track: features of the references at every step, computed before; None to compute them.
+        track: features of the references at every evaluation, computed before; None to compute
+            them.
     """
 
     tokens: Int[Array, "batch words"]
@@ -154,7 +155,7 @@ class Sampler:
     def advance(
         self, params: dict[str, Params], run: Run, plan: Plan, stop: Int[Array, ""]
     ) -> SamplingState:
-        """Take the steps of a plan up to `stop`."""
+        """Make the evaluations of a plan up to `stop`."""
         model = self.system.flashface.bind(params["flashface"])
         return advance(model, run.conditioning, run.state, plan, stop, self.prediction)
 
@@ -217,7 +218,7 @@ def make_generate(
 
 
 def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], object]) -> Generate:
-    """Return what makes the same images step by step, and calls `on_step` after each.
+    """Return what makes the same images evaluation by evaluation, and calls `on_step` after each.
 
     Three programs in place of one with a call back into Python, which JAX would not keep in its
     cache of compiled programs.
@@ -253,8 +254,8 @@ def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], obj
     def generate(params: dict[str, Params], request: Request, plan: Plan) -> jax.Array:
         own = _has_own_people(request)
         run = begin(own, params, request)
-        for step in range(int(plan.count)):
-            state = one_on(own, params, run, plan, jnp.asarray(step + 1, jnp.int32))
+        for made in range(1, int(plan.count) + 1):
+            state = one_on(own, params, run, plan, jnp.asarray(made, jnp.int32))
             run = Run(run.conditioning, jax.block_until_ready(state))
             on_step()
         return finish(params, run.state.x)
@@ -263,14 +264,14 @@ def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], obj
 
 
 def make_track(system: System) -> Callable[..., ReferenceTrack]:
-    """Return the jitted program that computes references' features at every step of a run."""
+    """Return the jitted program that computes references' features at each evaluation of a run."""
 
     @partial(jax.jit, compiler_options=compiler_options())
     def track(
         params: dict[str, Params],
         references: UInt8[Array, "sets refs R R 3"],
         negative_tokens: Int[Array, "1 words"],
-        timestep: Int[Array, " steps"],
+        timestep: Int[Array, " evaluations"],
     ) -> ReferenceTrack:
         autoencoder = system.autoencoder.bind(params["autoencoder"])
         negative = system.text_tower.bind(params["text_tower"])(negative_tokens)

@@ -11,8 +11,8 @@ from flashface_jax.diffusion.sampling import ReferenceTrack
 class ReferenceCache:
     """The most recently used reference features, up to a limit of device memory.
 
-    At SD-1.5 widths, four references take 21 MB a step in float32 and half in bfloat16: 0.5 to
-    1.1 GB for 50 steps.
+    At SD-1.5 widths, four references take 21 MB an evaluation in float32 and half in bfloat16: 0.5
+    to 1.1 GB for 50 steps of a solver that asks the network once in each.
     """
 
     def __init__(self, most_bytes: int = 4 << 30):

@@ -112,7 +112,7 @@ def keep_compiled_programs() -> None:
 
 
 class Progress(Reporter):
-    """A bar that counts images, and moves at every step; it appears with the first batch."""
+    """A bar that counts images, and moves at every evaluation; it appears with the first batch."""
 
     def __init__(self, images: int):
         self._images = images
@@ -139,8 +139,8 @@ class Progress(Reporter):
         """Count images that need no making."""
         self._there = images
 
-    def begin(self, images: int, steps: int) -> None:
-        """Announce a batch: its images, and the steps that will be reported."""
+    def begin(self, images: int, evaluations: int) -> None:
+        """Announce a batch: its images, and how many evaluations will be reported."""
         if self._bar is None:
             form = (
                 "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
@@ -153,10 +153,10 @@ class Progress(Reporter):
                 unit="image",
                 bar_format=form,
             )
-        self._each = images / steps
+        self._each = images / evaluations
 
     def step(self) -> None:
-        """Advance by a step."""
+        """Advance by an evaluation."""
         if self._bar is not None:
             # Rounding must not lead beyond the end, which tqdm warns of.
             self._bar.update(min(self._each, self._bar.total - self._bar.n))

@@ -7,7 +7,7 @@ from flashface_jax.diffusion.sampling import Plan, plan_sampling
 from flashface_jax.diffusion.schedule import (
     ScheduleConfig,
     noise_levels,
-    sampling_steps,
+    visited_levels,
 )
 from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.models.autoencoder.vae import (
@@ -99,8 +99,12 @@ def build_system(config: SystemConfig, compute: Compute | None = None) -> System
 
 
 def sampling_plan(sampling: SamplingConfig, schedule: ScheduleConfig) -> Plan:
-    """Work out a run over a schedule, with every setting."""
-    steps = sampling_steps(noise_levels(schedule), sampling.steps, sampling.spacing)
+    """Work out a run over a schedule, with every setting.
+
+    Raises:
+        ValueError: if these are more steps than the schedule has room for.
+    """
+    levels = noise_levels(schedule)
     guidance = Guidance(
         text_guidance=sampling.text_guidance,
         reference_guidance=sampling.reference_guidance,
@@ -109,4 +113,5 @@ def sampling_plan(sampling: SamplingConfig, schedule: ScheduleConfig) -> Plan:
         launch_timestep=sampling.launch_timestep,
         rescale=sampling.rescale,
     )
-    return plan_sampling(steps, guidance, sampling.solver, sampling.eta, room=schedule.timesteps)
+    visited = visited_levels(levels, sampling.steps, sampling.spacing)
+    return plan_sampling(levels, visited, guidance, sampling.solver, sampling.eta)

@@ -318,6 +318,7 @@ def denoiser(**changes):
         (denoiser(reference_attention="both"), 'attention is "both"'),
         (denoiser(reference_attention="encoder"), 'attention is "encoder"'),
         (denoiser(reference_attention="none"), 'attention is "none"'),
+        (denoiser(reference_attention="decoder/level1"), 'attention is "decoder/level1"'),
         (denoiser(norm_groups=16), "have 16 groups"),
     ],
 )
@@ -332,6 +333,8 @@ def test_models_that_the_released_code_cannot_hold_are_refused(tmp_path, capfd, 
 def test_the_released_model_needs_nothing_said():
     released = SystemConfig(autoencoder=AutoencoderKLConfig(misread_attention=True))
     assert inexpressible(released.flashface) == []
+    named = "middle,decoder/level0,decoder/level1,decoder/level2"
+    assert inexpressible(denoiser(reference_attention=named)) == []
     assert settings_to_tell(released) == []
 
 

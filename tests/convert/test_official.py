@@ -173,6 +173,8 @@ def released_shapes(table, target):
         {"in_channels": 7, "out_channels": 3, "base_channels": 64, "context_channels": 20},
         {"reference_attention": "both"},
         {"reference_attention": "encoder"},
+        {"reference_attention": "decoder/level1"},
+        {"reference_attention": "encoder/level0,middle"},
     ],
     ids="-".join,
 )
@@ -181,6 +183,15 @@ def test_unet_sizes_are_inferred(change):
     source = released_shapes(flashface_table(config), target_shapes("flashface", config))
     heads = config.denoiser.num_heads, config.denoiser.head_channels
     assert infer_flashface_config(source, *heads) == config
+
+
+def test_a_file_without_any_reference_attention_lacks_the_released_models():
+    config = FlashFaceConfig(replace(TINY_UNET, reference_attention="none"))
+    source = released_shapes(flashface_table(config), target_shapes("flashface", config))
+    inferred = infer_flashface_config(source, 4, None)
+    assert inferred.denoiser.reference_attention == "decoder"
+    problems = flashface_table(inferred).problems(source, target_shapes("flashface", inferred))
+    assert problems and all("self_attn_first" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from flashface_jax.diffusion.sampling import (
     plan_sampling,
     sample,
 )
-from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import noise_levels, visited_levels
 from flashface_jax.models.unet import References
 from tests.recorded import arrays, assert_close, block_name, nhwc
 
@@ -104,8 +104,8 @@ def states(converted, recorded_order, recording):
         condition=jnp.asarray(recording["face_mask"][..., None]),
     )
     guidance = Guidance(text, reference, strength, early, int(launch))
-    steps = sampling_steps(noise_levels(converted.directory.config.schedule), int(count))
-    plan = plan_sampling(steps, guidance)
+    levels = noise_levels(converted.directory.config.schedule)
+    plan = plan_sampling(levels, visited_levels(levels, int(count)), guidance)
     run = jit(lambda params, *rest: sample(recorded_order.bind(params), *rest))
     # A plan stopped early: one compiled run gives every intermediate state.
     return [

@@ -20,7 +20,7 @@ from flashface_jax.diffusion.sampling import (
     plan_sampling,
     sample,
 )
-from flashface_jax.diffusion.schedule import noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import noise_levels, visited_levels
 from flashface_jax.models.unet import References
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.system import build_system
@@ -102,13 +102,15 @@ def test_guided_run_equals_the_released_one(directory, system, params):
         person_share=jnp.ones((1, 1)),
         condition=jnp.asarray(recorded["face_mask"][..., None]),
     )
-    steps = sampling_steps(noise_levels(directory.config.schedule), int(count), "linspace")
+    levels = noise_levels(directory.config.schedule)
+    visited = visited_levels(levels, int(count), "linspace")
+    guidance = Guidance(text, reference, strength, early, int(launch))
     ours = jit(lambda params, *rest: sample(system.flashface.bind(params), *rest))(
         params,
         conditioning,
         jnp.asarray(nhwc(recorded["sample_noise"])),
         jax.random.split(jax.random.key(0), 1),  # unused: DDIM draws no noise
-        plan_sampling(steps, Guidance(text, reference, strength, early, int(launch))),
+        plan_sampling(levels, visited, guidance),
     )
     assert_close("z0", ours, nhwc(recorded["sample_z0"]), SAMPLE)
 

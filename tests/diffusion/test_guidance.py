@@ -43,7 +43,8 @@ def one_step(guidance, timestep=0):
 
 
 def over(guidance, timesteps):
-    return guidance.over(np.asarray(timesteps, np.int32))
+    """What guides a run that asks the network once a step."""
+    return guidance.over(np.asarray(timesteps, np.int32), np.linspace(0, 1, len(timesteps)))
 
 
 def expected_rescale(guided, like, amount):

@@ -18,7 +18,12 @@ from flashface_jax.diffusion.sampling import (
     sample,
     track_references,
 )
-from flashface_jax.diffusion.schedule import ScheduleConfig, noise_levels, sampling_steps
+from flashface_jax.diffusion.schedule import (
+    ScheduleConfig,
+    nearest_timestep,
+    noise_levels,
+    visited_levels,
+)
 from flashface_jax.diffusion.solvers import SOLVERS
 from flashface_jax.models.flashface import FlashFace
 
@@ -99,26 +104,36 @@ class Run:
     eta: float = 0.0
 
     @property
+    def visited(self):
+        return visited_levels(LEVELS, self.steps, self.spacing)
+
+    @property
     def timesteps(self):
-        return sampling_steps(LEVELS, self.steps, self.spacing)
+        return nearest_timestep(LEVELS, self.visited[:-1])
+
+    @property
+    def states(self):
+        """Before which step's noise level each evaluation asks, counted from 0."""
+        once = list(range(self.steps))
+        return sorted(once + once[1:]) if self.solver == "heun" else once
 
     @property
     def plan(self):
-        return plan_sampling(self.timesteps, self.guidance, self.solver, self.eta)
+        return plan_sampling(LEVELS, self.visited, self.guidance, self.solver, self.eta)
 
 
-def fresh_noise(steps):
-    """The noise that each image draws at each step: of its own key and the step alone."""
+def fresh_noise(evaluations):
+    """The noise that each image draws after each evaluation: of its own key and that alone."""
     draw = jax.vmap(lambda key: jax.random.normal(key, (4, 6, 4)))
     return [
         np.asarray(draw(jax.vmap(lambda key: jax.random.fold_in(key, i))(KEYS)))  # noqa: B023
-        for i in range(steps)
+        for i in range(evaluations)
     ]
 
 
 def strengths(run, i):
     """λ_feat of a step, and whether it is guided by references."""
-    guidance, launched = run.guidance, run.timesteps.timestep[i] <= run.guidance.launch_timestep
+    guidance, launched = run.guidance, run.timesteps[i] <= run.guidance.launch_timestep
     if isinstance(guidance.reference_strength, tuple):
         strength = np.interp(i / (run.steps - 1), *np.transpose(guidance.reference_strength))
     else:
@@ -126,8 +141,8 @@ def strengths(run, i):
     return strength, launched and guidance.reference_guidance > 0
 
 
-def in_numpy(shown, run, x, known=None):
-    """The released sampler's loop, written out for `Linear`; in float64."""
+def predicted_x0(shown, run, x, i):
+    """x_0 of a state before step i, guided as the released sampler does, for `Linear`; float64."""
     prompt, negative, mask, share, weight, latents, reference_context = (
         np.asarray(leaf, np.float64)
         for leaf in (
@@ -140,44 +155,72 @@ def in_numpy(shown, run, x, known=None):
             shown.references.context,
         )
     )
-    guidance, first = run.guidance, np.asarray(x, np.float64)
+    guidance, t = run.guidance, run.timesteps[i]
+    features = latents.reshape(*latents.shape[:2], -1, 4) + t / 1e3 + reference_context.mean()
+    by_set = (features * weight[..., None, None]).mean((1, 2))
+    by_mix = np.einsum("mp,mpc->mc", share, by_set.reshape(*share.shape, 4))
+    seen = np.broadcast_to(by_mix, (len(x), 4))[:, None, None]
+
+    def eps(context, strength):
+        offset = context.mean((1, 2))[:, None, None, None] + 0.2 * mask + t / 1e3
+        return 0.3 * x * (1 + strength * seen) + offset
+
+    strength, by_references = strengths(run, i)
+    if not by_references:
+        like, none = eps(prompt, strength), eps(negative, strength)
+        out = none + guidance.text_guidance * (like - none)
+    else:
+        both, like = eps(prompt, strength), eps(prompt, 0)
+        none = eps(negative, 0)
+        out = none + guidance.text_guidance * (like - none)
+        out = out + guidance.reference_guidance * (both - like)
+    ratio = like.std((1, 2, 3), ddof=1, keepdims=True) / out.std((1, 2, 3), ddof=1, keepdims=True)
+    out = out * (guidance.rescale * ratio + 1 - guidance.rescale)
+    return (x - LEVELS[t] * out) / np.sqrt(1 - LEVELS[t] ** 2)
+
+
+def blended(x, known, first, after):
+    if known is None:
+        return x
+    kept = np.sqrt(1 - after**2) * np.asarray(known.latent) + after * first
+    return np.where(np.asarray(known.repaint) == 1, x, kept)
+
+
+def in_numpy(shown, run, x, known=None):
+    """The loop over a solver's table, written out for `Linear`; DDIM's without a table."""
+    first = np.asarray(x, np.float64)
     x, previous = first, np.zeros_like(first)
-    steps, drawn = run.timesteps, fresh_noise(run.steps)
-    table = SOLVERS[run.solver](np.append(steps.sigma, 0), run.eta)
-    for i, (t, sigma_t, sigma, after) in enumerate(zip(*steps, strict=True)):
-        features = latents.reshape(*latents.shape[:2], -1, 4) + t / 1e3 + reference_context.mean()
-        by_set = (features * weight[..., None, None]).mean((1, 2))
-        by_mix = np.einsum("mp,mpc->mc", share, by_set.reshape(*share.shape, 4))
-        seen = np.broadcast_to(by_mix, (len(x), 4))[:, None, None]
-
-        def eps(context, strength, x=x, seen=seen, t=t):
-            offset = context.mean((1, 2))[:, None, None, None] + 0.2 * mask + t / 1e3
-            return 0.3 * x * (1 + strength * seen) + offset
-
-        strength, by_references = strengths(run, i)
-        if not by_references:
-            like, none = eps(prompt, strength), eps(negative, strength)
-            out = none + guidance.text_guidance * (like - none)
-        else:
-            both, like = eps(prompt, strength), eps(prompt, 0)
-            none = eps(negative, 0)
-            out = none + guidance.text_guidance * (like - none)
-            out = out + guidance.reference_guidance * (both - like)
-        ratio = like.std((1, 2, 3), ddof=1, keepdims=True) / out.std(
-            (1, 2, 3), ddof=1, keepdims=True
-        )
-        out = out * (guidance.rescale * ratio + 1 - guidance.rescale)
-        x0 = (x - sigma_t * out) / np.sqrt(1 - np.float64(sigma_t) ** 2)
+    drawn = fresh_noise(len(run.states))
+    asked, table = SOLVERS[run.solver](run.visited, run.eta)
+    for j, (i, sigma, after) in enumerate(
+        zip(run.states, asked, [*asked[1:], 0.0], strict=True),
+    ):
+        x0 = predicted_x0(shown, run, x, i)
         if run.solver == "ddim" and run.eta == 0:
-            direction = (x - np.sqrt(1 - np.float64(sigma) ** 2) * x0) / sigma
-            x = np.sqrt(1 - np.float64(after) ** 2) * x0 + after * direction
+            direction = (x - np.sqrt(1 - sigma**2) * x0) / sigma
+            x = np.sqrt(1 - after**2) * x0 + after * direction
         else:
-            state, sample_, previous_sample, noise = (column[i] for column in table)
-            x = state * x + sample_ * x0 + previous_sample * previous + noise * drawn[i]
+            state, sample_, previous_sample, noise = (column[j] for column in table)
+            x = state * x + sample_ * x0 + previous_sample * previous + noise * drawn[j]
         previous = x0
-        if known is not None:
-            kept = np.sqrt(1 - after**2) * np.asarray(known.latent) + after * first
-            x = np.where(np.asarray(known.repaint) == 1, x, kept)
+        x = blended(x, known, first, after)
+    return x
+
+
+def heun_in_numpy(shown, run, x, known=None):
+    """EDM's Algorithm 1 with γ = 0, in its own variables x/α and σ/α, written out for `Linear`."""
+    first, sigma = np.asarray(x, np.float64), run.visited
+    x, alpha = first, np.sqrt(1 - sigma**2)
+    level = sigma / alpha
+    for i in range(run.steps):
+        d = (x / alpha[i] - predicted_x0(shown, run, x, i)) / level[i]
+        to = alpha[i + 1] * (x / alpha[i] + (level[i + 1] - level[i]) * d)
+        to = blended(to, known, first, sigma[i + 1])
+        if sigma[i + 1] != 0:
+            d_to = (to / alpha[i + 1] - predicted_x0(shown, run, to, i + 1)) / level[i + 1]
+            to = alpha[i + 1] * (x / alpha[i] + (level[i + 1] - level[i]) * (d + d_to) / 2)
+            to = blended(to, known, first, sigma[i + 1])
+        x = to
     return x
 
 
@@ -232,6 +275,8 @@ def test_a_run_follows_the_formulas(jitted, guidance, mixes, people):
         Run(solver="dpm++2m", steps=1),
         Run(solver="dpm++2m", steps=2),
         Run(solver="euler-ancestral", steps=1),
+        Run(solver="heun"),
+        Run(solver="heun", steps=1),
     ],
     ids=lambda run: f"{run.solver}-{run.spacing}-{run.steps}-{run.eta}",
 )
@@ -239,6 +284,33 @@ def test_every_solver_follows_its_table(jitted, run):
     shown = conditioning()
     ours = jitted(shown, start(), KEYS, run.plan)
     assert_follows(ours, in_numpy(shown, run, start()))
+
+
+@pytest.mark.parametrize("painted", [False, True], ids=["whole", "painted into"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        Run(solver="heun"),
+        Run(solver="heun", spacing="karras", steps=12, guidance=OVER_TIME),
+        Run(solver="heun", spacing="leading", steps=10, guidance=Guidance()),
+    ],
+    ids=lambda run: f"{run.spacing}-{run.steps}",
+)
+def test_heun_is_the_papers_algorithm(jitted, run, painted):
+    """Form and strength of the second evaluation are those of the level that it asks at."""
+    known = painted_into() if painted else None
+    shown = replace(conditioning(), known=known)
+    ours = jitted(shown, start(), KEYS, run.plan)
+    assert int(run.plan.count) == 2 * run.steps - 1
+    assert_follows(ours, heun_in_numpy(shown, run, start(), known))
+    euler = jitted(shown, start(), KEYS, replace(run, solver="euler").plan)
+    assert float(jnp.abs(ours - euler).max() / euler.std()) > 1e-3, "the correction matters"
+
+
+def test_more_evaluations_than_timesteps_are_refused():
+    assert int(Run(solver="heun", steps=500).plan.count) == 999
+    with pytest.raises(ValueError, match=r"^501 steps of heun ask the network 1001 times; choose"):
+        _ = Run(solver="heun", steps=501).plan
 
 
 def test_the_switch_and_its_strengths_matter(jitted):
@@ -299,6 +371,7 @@ def test_nothing_but_shapes_is_compiled_in():
         (conditioning(), start(), keys, Run(spacing="karras").plan),
         (conditioning(), start(), keys, Run(steps=3).plan),
         (conditioning(), start(), keys, Run(solver="dpm++2m").plan),
+        (conditioning(), start(), keys, Run(solver="heun").plan),
         (conditioning(), start(), keys, Run(eta=0.5).plan),
         (conditioning(), start(), keys, Run(Guidance(7.0, 0.0, 1.0, 1.0, 750, 0.0)).plan),
     ):
@@ -306,35 +379,71 @@ def test_nothing_but_shapes_is_compiled_in():
     assert len(traced) == 1
 
 
-def test_room_for_more_steps_is_not_looked_at(jitted):
-    plan = Run().plan
-    steps = jax.tree.map(
-        lambda values: values if values.dtype == jnp.int32 else values.at[STEPS:].set(jnp.nan),
-        plan.steps,
+@pytest.mark.parametrize("run", [Run(), Run(solver="heun")], ids=lambda run: run.solver)
+def test_room_for_more_evaluations_is_not_looked_at(jitted, run):
+    plan, count = run.plan, len(run.states)
+    spoilt = jax.tree.map(
+        lambda values: values if values.dtype == jnp.int32 else values.at[count:].set(jnp.nan),
+        plan.evaluations,
     )
-    ours = jitted(conditioning(), start(), KEYS, replace(plan, steps=steps))
+    ours = jitted(conditioning(), start(), KEYS, replace(plan, evaluations=spoilt))
     np.testing.assert_array_equal(ours, jitted(conditioning(), start(), KEYS, plan))
-    assert len(plan.steps.timestep) == 1000
+    assert len(plan.evaluations.timestep) == 1000
 
 
+TRACKED = [Run(eta=0.3), Run(solver="heun")]
+
+
+def track_of(shown, run):
+    """Features at every evaluation of a run."""
+    told = run.plan.evaluations.timestep[: int(run.plan.count)]
+    return track_references(Linear(), shown.references, told)
+
+
+@pytest.mark.parametrize("run", TRACKED, ids=lambda run: run.solver)
 @pytest.mark.parametrize("mixes", [1, 2])
-def test_features_computed_before_give_the_run_that_latents_give(jitted, mixes):
-    shown, run = conditioning(mixes), Run(eta=0.3)
-    track = track_references(Linear(), shown.references, jnp.asarray(run.timesteps.timestep))
-    assert {name: leaf.shape[:2] for name, leaf in track.by_step.items()} == {
-        "middle/0": (STEPS, mixes)
+def test_features_computed_before_give_the_run_that_latents_give(jitted, mixes, run):
+    shown = conditioning(mixes)
+    track = track_of(shown, run)
+    assert {name: leaf.shape[:2] for name, leaf in track.by_evaluation.items()} == {
+        "middle/0": (len(run.states), mixes)
     }
+    track.require_made_for(run.plan)
     ours = jitted(replace(shown, references=track), start(), KEYS, run.plan)
     assert_follows(ours, in_numpy(shown, run, start()))
 
 
-@pytest.mark.parametrize("run", [Run(), Run(eta=1.0)], ids=["ddim", "ancestral"])
-def test_a_known_image_is_kept_where_it_is_not_repainted(jitted, run):
+@pytest.mark.parametrize("run", TRACKED, ids=lambda run: run.solver)
+def test_features_of_a_shorter_or_longer_run_are_refused(jitted, run):
+    """And where nothing can be raised, in a compiled run, no image comes of too few."""
+    shown, evaluations = conditioning(), len(run.states)
+    for other in (replace(run, steps=STEPS - 1), replace(run, steps=STEPS + 1)):
+        track = track_of(shown, other)
+        said = f"of {len(other.states)} evaluations, but the run asks the network {evaluations} "
+        with pytest.raises(
+            ValueError, match=f"^The references' features at middle/0 .*{said}times"
+        ):
+            track.require_made_for(run.plan)
+        image = jitted(replace(shown, references=track), start(), KEYS, run.plan)
+        assert np.isnan(image).all() == (other.steps < STEPS)
+
+
+def painted_into():
+    """An image of which about a half is kept."""
     rng = np.random.default_rng(5)
-    known = KnownImage(
+    return KnownImage(
         jnp.asarray(rng.standard_normal((2, 4, 6, 4)), jnp.float32),
         jnp.asarray(rng.random((2, 4, 6, 1)) > 0.5, jnp.float32),
     )
+
+
+@pytest.mark.parametrize(
+    "run",
+    [Run(), Run(eta=1.0), Run(solver="heun")],
+    ids=["ddim", "ancestral", "heun"],
+)
+def test_a_known_image_is_kept_where_it_is_not_repainted(jitted, run):
+    known = painted_into()
     shown = replace(conditioning(), known=known)
     ours = jitted(shown, start(), KEYS, run.plan)
     kept = np.broadcast_to(known.repaint == 0, ours.shape)
@@ -361,15 +470,17 @@ def test_velocity_gives_the_run_that_its_noise_gives(jitted):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * float(expected.std()))
 
 
-def test_a_run_in_parts_is_the_run():
-    """Steps taken in two calls, and none at all."""
-    shown, plan, model = conditioning(), Run(solver="dpm++2m").plan, Linear()
+@pytest.mark.parametrize("solver", ["dpm++2m", "heun"])
+def test_a_run_in_parts_is_the_run(solver):
+    """Evaluations made in two calls, also of one step, and none at all."""
+    shown, wanted, model = conditioning(), Run(solver=solver), Linear()
+    plan = wanted.plan
     run = jax.jit(lambda *arguments: advance(model, *arguments))
     begun = sampling.start(start(), KEYS)
     whole = run(shown, begun, plan, plan.count)
     half = run(shown, begun, plan, jnp.asarray(3, jnp.int32))
     joined = run(shown, half, plan, plan.count)
-    assert (int(half.index), int(joined.index)) == (3, STEPS)
+    assert (int(half.index), int(joined.index)) == (3, len(wanted.states))
     np.testing.assert_array_equal(joined.x, whole.x)
     np.testing.assert_array_equal(run(shown, whole, plan, plan.count).x, whole.x)
     assert float(jnp.abs(half.x - whole.x).max()) > 0.1

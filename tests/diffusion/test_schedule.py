@@ -7,9 +7,10 @@ import pytest
 from flashface_jax.diffusion.schedule import (
     ScheduleConfig,
     add_noise,
+    nearest_timestep,
     noise_levels,
-    sampling_steps,
     spaced_timesteps,
+    visited_levels,
 )
 from tests.recorded import arrays
 
@@ -32,11 +33,10 @@ def test_noise_levels_equal_the_released_ones():
 def test_steps_equal_the_released_ones(spacing, steps):
     recorded = arrays("preprocess")
     place = f"schedule/{spacing}_{steps}"
-    ours = sampling_steps(LEVELS, steps, spacing)
-    np.testing.assert_array_equal(ours.timestep, recorded[f"{place}/timesteps"])
-    sigmas = recorded[f"{place}/sigmas"]
-    assert_near("sigma", ours.sigma, sigmas[:-1])
-    assert_near("next sigma", ours.next_sigma, sigmas[1:])
+    ours = visited_levels(LEVELS, steps, spacing)
+    told = nearest_timestep(LEVELS, ours[:-1])
+    np.testing.assert_array_equal(told, recorded[f"{place}/timesteps"])
+    assert_near("sigma", ours, recorded[f"{place}/sigmas"])
 
 
 @pytest.mark.parametrize("spacing", [*SPACINGS, "karras"])
@@ -52,41 +52,53 @@ def test_every_step_count_is_kept(spacing):
 @pytest.mark.parametrize("steps", [2, 3, 10, 50, 1000])
 def test_karras_spaces_its_levels_evenly(steps):
     """(σ/α)^(1/7) falls by equal amounts from the first level of the schedule to its last."""
-    planned = sampling_steps(LEVELS, steps, "karras")
-    assert planned.timestep[0] == 999 and planned.timestep[-1] == 0
-    assert (np.diff(planned.timestep) <= 0).all() and (np.diff(planned.sigma) < 0).all()
-    even = (planned.sigma / np.sqrt(1 - planned.sigma**2)) ** (1 / 7)
+    sigma = visited_levels(LEVELS, steps, "karras")[:-1]
+    told = nearest_timestep(LEVELS, sigma)
+    assert told[0] == 999 and told[-1] == 0
+    assert (np.diff(told) <= 0).all() and (np.diff(sigma) < 0).all()
+    even = (sigma / np.sqrt(1 - sigma**2)) ** (1 / 7)
     ends = (LEVELS[[999, 0]] / np.sqrt(1 - LEVELS[[999, 0]] ** 2)) ** (1 / 7)
     assert_near("(σ/α)^(1/7)", even, np.linspace(*ends, steps))
 
 
 def test_karras_in_one_step_starts_at_the_noisiest_level():
-    planned = sampling_steps(LEVELS, 1, "karras")
-    assert planned.timestep.tolist() == [999] and planned.next_sigma.tolist() == [0]
+    first, last = visited_levels(LEVELS, 1, "karras")
+    assert nearest_timestep(LEVELS, first[None]).tolist() == [999] and last == 0
 
 
 @pytest.mark.parametrize("spacing", [*SPACINGS, "karras"])
 def test_the_told_timestep_is_the_nearest(spacing):
-    for steps in (1, 16, 61, 1000):
-        spaced = spaced_timesteps(LEVELS, steps, spacing)
-        planned = sampling_steps(LEVELS, steps, spacing)
-        assert np.abs(planned.timestep - spaced).max() <= 0.5
-        np.testing.assert_array_equal(planned.timestep_sigma, LEVELS[planned.timestep])
+    """Of two that are equally near the larger; σ leads back to all that any run visits."""
+    for steps in range(1, 1001):
+        spaced = spaced_timesteps(LEVELS, steps, spacing).astype(np.float64)
+        told = nearest_timestep(LEVELS, visited_levels(LEVELS, steps, spacing)[:-1])
+        np.testing.assert_array_equal(told, np.floor(spaced + 0.5), err_msg=f"{steps} steps")
+
+
+def test_the_schedules_own_levels_are_told_by_their_timesteps():
+    np.testing.assert_array_equal(nearest_timestep(LEVELS, LEVELS), np.arange(1000))
+
+
+def test_a_level_between_two_is_told_by_the_nearer_in_log_snr():
+    ratio = LEVELS / np.sqrt(1 - LEVELS**2)
+    for part, expected in ((0.4, 500), (0.6, 501)):
+        between = ratio[500] ** (1 - part) * ratio[501] ** part
+        sigma = between / np.sqrt(1 + between**2)
+        assert nearest_timestep(LEVELS, np.array([sigma])).tolist() == [expected]
 
 
 @pytest.mark.parametrize(("spacing", "timestep"), [("trailing", 937), ("leading", 813)])
 def test_midway_between_two_timesteps_the_larger_is_told(spacing, timestep):
     """16 steps are 62.5 apart, so that some fall on halves: 936.5 and 812.5."""
     spaced = spaced_timesteps(LEVELS, 16, spacing)
-    steps = sampling_steps(LEVELS, 16, spacing)
+    told = nearest_timestep(LEVELS, visited_levels(LEVELS, 16, spacing)[:-1])
     (midway,) = np.flatnonzero(spaced == timestep - 0.5)
-    assert steps.timestep[midway] == timestep
+    assert told[midway] == timestep
 
 
 def test_a_run_ends_without_noise():
-    steps = sampling_steps(LEVELS, 10)
-    assert steps.next_sigma[-1] == 0
-    np.testing.assert_array_equal(steps.next_sigma[:-1], steps.sigma[1:])
+    sigma = visited_levels(LEVELS, 10)
+    assert sigma.shape == (11,) and sigma[-1] == 0 and (np.diff(sigma) < 0).all()
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

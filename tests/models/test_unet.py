@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from flax import nnx
 
-from flashface_jax.models.blocks import Compute, conv, sinusoidal_embedding, upsample_nearest
+from flashface_jax.models.blocks import (
+    Compute,
+    ResidualBlock,
+    conv,
+    sinusoidal_embedding,
+    upsample_nearest,
+)
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network
 from flashface_jax.models.unet import (
@@ -21,6 +27,9 @@ from flashface_jax.models.unet import (
     UNetConfig,
     decoder_specs,
     encoder_specs,
+    placement_of,
+    reference_stages,
+    stage_places,
 )
 
 TINY = UNetConfig(
@@ -32,6 +41,19 @@ TINY = UNetConfig(
     num_heads=4,
 )
 DEEPER = replace(TINY, transformer_depth=(1, 2))
+# DEEPER has two levels: encoder/1 and decoder/2, decoder/3 at level 0, which is the finer one,
+# encoder/3 and decoder/0, decoder/1 at level 1.
+PLACED = {
+    "none": [],
+    "decoder": ["middle", "decoder/0", "decoder/1", "decoder/2", "decoder/3"],
+    "encoder": ["encoder/1", "encoder/3", "middle"],
+    "both": ["encoder/1", "encoder/3", "middle", *(f"decoder/{i}" for i in range(4))],
+    "middle": ["middle"],
+    "decoder/level1": ["decoder/0", "decoder/1"],
+    "decoder/level0": ["decoder/2", "decoder/3"],
+    "encoder/level1,decoder/level0": ["encoder/3", "decoder/2", "decoder/3"],
+    "encoder/level0, middle": ["encoder/1", "middle"],
+}
 
 
 @cache
@@ -96,27 +118,76 @@ def test_specs_of_the_released_model():
     assert [spec.upsample for spec in decoder] == [False, False, True] * 3 + [False] * 3
 
 
-@pytest.mark.parametrize(
-    ("placement", "places"),
-    [
-        ("none", set()),
-        ("decoder", {"middle", "decoder"}),
-        ("encoder", {"middle", "encoder"}),
-        ("both", {"middle", "encoder", "decoder"}),
-    ],
-)
-def test_placement_of_reference_attention(placement, places):
-    config = replace(DEEPER, reference_attention=placement)
-    names = flatten(build(config).shapes)
-    found = {name.split("/")[1] for name in names if "reference_attention" in name}
-    assert found == places
-    assert all(name.startswith("denoiser/") for name in names if "reference_attention" in name)
-    net, x = build(config), inputs(8, 8)
+@pytest.mark.parametrize("placement", PLACED)
+def test_parameters_are_where_reference_attention_is(placement):
+    config, stages = replace(DEEPER, reference_attention=placement), PLACED[placement]
+    assert reference_stages(config) == stages
+    names = [name for name in flatten(build(config).shapes) if "reference_attention" in name]
+    assert {name.partition("/transformer/")[0] for name in names} == {
+        f"denoiser/{stage}" for stage in stages
+    }
+
+
+@pytest.mark.parametrize("placement", PLACED)
+def test_features_are_handed_out_where_reference_attention_is(placement):
+    config, x = replace(DEEPER, reference_attention=placement), inputs(8, 8)
+
+    def features(params):
+        model = build(config).bind(params)
+        return model.encode_references(x["references"], jnp.array([1, 2]), x["context"])
+
+    made = jax.eval_shape(features, build(config).shapes)
+    places = stage_places(DEEPER)
+    depth = {stage: 1 + places[stage].endswith("level1") for stage in PLACED[placement]}
+    assert set(made) == {f"{stage}/{i}" for stage in depth for i in range(depth[stage])}
+
+
+@pytest.mark.parametrize("placement", ["none", "encoder", "decoder/level0"])
+def test_references_act_where_they_are_placed(placement):
+    net, x = build(replace(DEEPER, reference_attention=placement)), inputs(8, 8)
     params = randomised(net)
-    change = float(
-        jnp.abs(run(net, params, x, strength=1.0) - run(net, params, x, strength=0.5)).max()
+    half, whole = (run(net, params, x, strength=strength) for strength in (0.5, 1.0))
+    change = float(jnp.abs(whole - half).max())
+    assert (change > 1e-4) == (placement != "none"), f"strength changed the output by {change:.1e}"
+
+    @jax.jit
+    def without(params, x):
+        time = jnp.full((2,), 500)
+        return net.bind(params).denoise(x["latents"], x["mask"], time, x["context"], None)
+
+    assert_same(run(net, params, x, strength=0.0), without(params, x))
+
+
+def test_places_of_the_released_model():
+    places = stage_places(UNetConfig())
+    assert next(iter(places)) == "encoder/1" and "decoder/11" in places
+    assert [places.get(f"decoder/{i}", "")[-6:] for i in range(12)] == [
+        *[""] * 3, *["level2"] * 3, *["level1"] * 3, *["level0"] * 3,
+    ]  # fmt: skip
+    assert len(reference_stages(UNetConfig())) == 10
+
+
+@pytest.mark.parametrize("placement", PLACED)
+def test_a_placement_is_found_from_its_stages(placement):
+    found = placement_of(DEEPER, PLACED[placement])
+    assert found == placement.replace(" ", "")
+    assert placement_of(DEEPER, PLACED[placement][:1]).count(",") == 0, "one place of one stage"
+
+
+@pytest.mark.parametrize("word", ["decoder/level2", "decoder/1", "head", "", "Both"])
+def test_unknown_places_are_refused_by_those_that_there_are(word):
+    said = (
+        f"There is no place '{word}' for reference attention: choose one of decoder, encoder, "
+        "both, none, or some of encoder/level0, encoder/level1, middle, decoder/level1, "
+        "decoder/level0, joined with commas."
     )
-    assert (change > 1e-4) == bool(places), f"strength changed the output by {change:.1e}"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        replace(DEEPER, reference_attention=f"middle,{word}")
+
+
+def test_levels_without_transformers_have_no_place():
+    with pytest.raises(ValueError, match="no place 'decoder/level3'"):
+        UNetConfig(reference_attention="decoder/level3")
 
 
 def test_reference_net_is_tied_or_has_its_own_middle():
@@ -160,9 +231,15 @@ def test_weights_equal_copies_in_any_order():
 
 
 @pytest.mark.parametrize(
-    "placement", [pytest.param("encoder", marks=pytest.mark.slow), "decoder", "both"]
+    ("placement", "least"),
+    [
+        pytest.param("encoder", 1e-2, marks=pytest.mark.slow),
+        ("decoder", 1e-2),
+        ("both", 1e-2),
+        ("decoder/level0", 1e-3),
+    ],
 )
-def test_rows_beside_equal_rows_of_their_own(placement):
+def test_rows_beside_equal_rows_of_their_own(placement, least):
     """Predicted with and without references from one encoder pass, or from two."""
     net = build(replace(TINY, reference_attention=placement))
     params, x = randomised(net), inputs(6, 5)
@@ -181,7 +258,33 @@ def test_rows_beside_equal_rows_of_their_own(placement):
         params, jnp.ones((1, x["references"].shape[1])), jnp.full((1, 1), 1.2)
     )
     assert_same(together, apart)
-    assert float(jnp.abs(apart[0] - apart[1]).max()) > 1e-2
+    change = float(jnp.abs(apart[0] - apart[1]).max())
+    assert change > least, f"references changed the output by only {change:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("placement", "shared"),
+    [("both", 0), ("decoder", 2), ("decoder/level1", 4), ("decoder/level0", 6), ("none", 8)],
+)
+def test_branches_share_the_blocks_before_the_first_reference_attention(placement, shared):
+    """Of the 8 residual blocks (2 in each half of the U-Net's levels, and 2 in the middle)."""
+    rows = []
+
+    def counting(block, *arguments):
+        if isinstance(block, ResidualBlock):
+            rows.append(len(arguments[0]))
+        return block(*arguments)
+
+    config = FlashFaceConfig(replace(DEEPER, reference_attention=placement))
+    net = network(lambda keys: FlashFace(config, Compute(run=counting), keys))
+    x, arrays = inputs(8, 8), jax.ShapeDtypeStruct
+
+    def predict(params):
+        arguments = x["latents"], x["mask"], jnp.full((2,), 400), x["context"]
+        return net.bind(params).denoise(*arguments, None, beside=1)
+
+    assert jax.eval_shape(predict, net.shapes) == arrays((3, 8, 8, 4), jnp.float32)
+    assert rows == [2] * shared + [3] * (8 - shared)
 
 
 def test_strength_zero_is_no_reference():

@@ -33,8 +33,8 @@ class Listener(Reporter):
     def kept(self, images):
         self.there.append(images)
 
-    def begin(self, images, steps):
-        self.batches.append((images, steps))
+    def begin(self, images, evaluations):
+        self.batches.append((images, evaluations))
 
 
 def no_detector():
@@ -255,6 +255,18 @@ def test_jobs_of_one_program_are_made_together(studio, crops, tmp_path, black):
     # The last batch is filled up, for a program of one image would have to be compiled.
     assert [(shots, steps) for shots, steps, _ in black] == [(2, 1), (2, 2), (2, 1)]
     assert made.reporter.batches == [(2, 1), (2, 2), (1, 1)]
+
+
+def test_progress_counts_evaluations(studio, crops, tmp_path, black):
+    made = studio()
+    steps = {"steps": 4}
+    made.run(jobs_of(crops, steps, {**steps, "solver": "heun"}), tmp_path)
+    assert made.reporter.batches == [(1, 4), (1, 7)]
+
+
+def test_more_evaluations_than_timesteps_are_refused_beforehand(studio, crops, tmp_path, black):
+    outcome = studio().run(jobs_of(crops, {"steps": 600, "solver": "heun"}), tmp_path)
+    assert "600 steps of heun ask the network 1199 times" in outcome.failed["0"] and not black
 
 
 def test_few_jobs_wait_for_others(studio, crops, tmp_path, monkeypatch):

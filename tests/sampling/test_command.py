@@ -174,7 +174,8 @@ def test_strengths_are_numbers_or_points_over_the_run():
     assert strength("0.9") == 0.9
     points = strength("0:0.6,0.5:1.2")
     assert points == ((0.0, 0.6), (0.5, 1.2))
-    over = Guidance(reference_strength=points).over(np.int32([999, 700, 500, 300, 0]))
+    told, progress = np.int32([999, 700, 500, 300, 0]), np.linspace(0, 1, 5)
+    over = Guidance(reference_strength=points).over(told, progress)
     np.testing.assert_allclose(over.reference_strength, [0.6, 0.9, 1.2, 1.2, 1.2], rtol=1e-6)
     for wrong in ("", "a", "0:", "0:1:2", "0:1,", ":1", "0;1"):
         with pytest.raises(argparse.ArgumentTypeError, match="neither a number nor points"):
@@ -227,12 +228,12 @@ def test_a_stopped_command_goes_on_and_says_so(command, four, tmp_path, monkeypa
         assert difference(image, images(out)[name]) == 0
 
 
-def test_the_bar_counts_images_by_their_steps(capsys, recwarn):
+def test_the_bar_counts_images_by_their_evaluations(capsys, recwarn):
     with sample_command.Progress(5) as progress:
         progress.kept(2)
-        for images_, steps in ((2, 3), (1, 7)):
-            progress.begin(images_, steps)
-            for _ in range(steps):
+        for images_, evaluations in ((2, 3), (1, 7)):
+            progress.begin(images_, evaluations)
+            for _ in range(evaluations):
                 progress.step()
         assert progress._bar.n == pytest.approx(5)
     shown = capsys.readouterr().err

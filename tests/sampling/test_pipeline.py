@@ -20,6 +20,7 @@ from flashface_jax.diffusion.sampling import (
 )
 from flashface_jax.models.autoencoder.vae import encode_crops, from_pixels, to_pixels
 from flashface_jax.models.network import flatten
+from flashface_jax.models.unet import reference_stages
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import Painting, Person, Shot
@@ -28,6 +29,7 @@ from tests.random_weights import small_system, write_random_weights
 
 SYSTEM = small_system()
 SAMPLING = SYSTEM.sampling
+HEUN = replace(SAMPLING, solver="heun")
 
 
 def faces(count, seed=0):
@@ -172,6 +174,7 @@ def test_no_value_compiles_anything(pipeline, base):
         {"solver": "dpm++2m"},
         {"solver": "euler", "steps": 4},
         {"solver": "euler-ancestral"},
+        {"solver": "heun"},
         {"eta": 0.7},
         {"spacing": "karras"},
         {"spacing": "leading"},
@@ -213,6 +216,31 @@ def test_strength_zero_is_the_limit_of_small_strengths(pipeline, base, guidance)
     )
     assert_same(none, hardly)
     assert_differs(none, base)
+
+
+def test_reference_attention_at_one_place_carries_references(tmp_path):
+    """At a level of the decoder alone: neither the middle nor anything else looks at them."""
+    system = small_system(reference_attention="decoder/level0")
+    one = open_on_one_device(write_random_weights(tmp_path / "weights", system))
+    image, without, hardly = (
+        make(
+            one,
+            shot(),
+            sampling=replace(
+                SAMPLING, reference_strength=strength, early_reference_strength=strength
+            ),
+        )[0]
+        for strength in (1.2, 0.0, 1e-6)
+    )
+    assert_differs(image, without, least=2)
+    assert_differs(image, make(one, shot((BOB,)))[0], least=2)
+    assert_same(without, hardly)
+    kept = ReferenceCache()
+    assert_same(make(one, shot(), cache=kept)[0], make(one, shot())[0])
+    (track,) = kept._tracks.values()
+    assert {name.rpartition("/")[0] for name in track.by_evaluation} == set(
+        reference_stages(system.flashface.denoiser)
+    )
 
 
 # Batches.
@@ -288,6 +316,7 @@ def test_kept_features_make_the_same_images(pipeline, base):
             ({"negative_prompt": "a hat"}, {}),
             ({}, {"spacing": "karras"}),
             ({"people": (BOB,)}, {}),
+            ({}, {"solver": "heun"}),
         ],
         start=2,
     ):
@@ -296,7 +325,24 @@ def test_kept_features_make_the_same_images(pipeline, base):
         assert_same(cached(shot(**fields), sampling=sampling), direct)
         assert_differs(direct, base, least=2)
         assert (counted.count, len(cache)) == (count, count), fields or changes
-    assert pipeline.generate._cache_size() == compiled
+        assert (pipeline.generate._cache_size() > compiled) == ("solver" in changes), (
+            "features of more evaluations are another shape"
+        )
+
+
+def test_features_of_another_run_are_refused(pipeline):
+    """Whatever a cache hands out: one of a fork may keep features under fewer words."""
+    cache = ReferenceCache()
+    make(pipeline, shot(), cache=cache)
+
+    class Forgetful(ReferenceCache):
+        def get(self, key, compute):
+            return next(iter(cache._tracks.values()))
+
+    asked, there = 2 * SAMPLING.steps - 1, SAMPLING.steps
+    said = rf"are those of {there} evaluations, but the run asks the network {asked} times"
+    with pytest.raises(ValueError, match=said):
+        pipeline.make([shot()], sampling=HEUN, cache=Forgetful())
 
 
 def test_features_are_kept_for_one_group_of_people(pipeline):
@@ -405,18 +451,23 @@ jax.config.update("jax_compilation_cache_dir", sys.argv[3])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
-from tests.sampling.test_pipeline import FlashFacePipeline, SAMPLING, make, shot
+from tests.sampling.test_pipeline import FlashFacePipeline, HEUN, make, shot
 steps = []
 pipeline = FlashFacePipeline.from_directory(Path(sys.argv[1]), on_step=lambda: steps.append(None))
 image = make(pipeline, shot())
+once = len(steps)
+heun = make(pipeline, shot(), sampling=HEUN)
 missed = hits.count("/jax/compilation_cache/cache_misses")
-np.savez(sys.argv[2], image=image, steps=len(steps), missed=missed)
+np.savez(sys.argv[2], image=image, heun=heun, once=once, both=len(steps), missed=missed)
 """
 
 
-def test_steps_are_reported_and_programs_kept(base, weights, tmp_path):
-    """A second process finds every program in the cache, and makes the same image."""
-    made = []
+def test_steps_are_reported_and_programs_kept(pipeline, base, weights, tmp_path):
+    """A second process finds every program in the cache, and makes the same image.
+
+    What is reported is how often the network was asked, which some solvers do twice a step.
+    """
+    made, by_heun = [], make(pipeline, shot(), sampling=HEUN)[0]
     for out in (tmp_path / "first.npz", tmp_path / "second.npz"):
         command = [sys.executable, "-c", STEPWISE, str(weights), str(out), str(tmp_path / "kept")]
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=300)
@@ -424,7 +475,9 @@ def test_steps_are_reported_and_programs_kept(base, weights, tmp_path):
             made.append(dict(file))
     for one in made:
         assert_same(one["image"][0], base)
-        assert one["steps"] == SAMPLING.steps
+        assert_same(one["heun"][0], by_heun)
+        assert one["once"] == SAMPLING.steps
+        assert one["both"] == SAMPLING.steps + 2 * SAMPLING.steps - 1
     assert made[0]["missed"] > 0
     assert made[1]["missed"] == 0, f"{made[1]['missed']} programs were compiled again"
 
@@ -554,9 +607,13 @@ def bad_shots(**fields):
             lambda p: p.make([shot()], sampling=replace(SAMPLING, steps=1001)),
             "1001 sampling steps: choose between 1 and 1000",
         ),
+        (
+            lambda p: p.make([shot()], sampling=replace(SAMPLING, steps=600, solver="heun")),
+            "600 steps of heun ask the network 1199 times; choose fewer steps",
+        ),
         (lambda _: replace(SAMPLING, steps=0), "0 sampling steps: choose 1 or more"),
         (lambda _: replace(SAMPLING, eta=1.1), "eta is 1.1; choose between 0 and 1"),
-        (lambda _: unknown(solver="heun"), "There is no solver 'heun': choose ddim"),
+        (lambda _: unknown(solver="rk4"), "There is no solver 'rk4': choose ddim"),
         (lambda _: unknown(spacing="even"), "There is no spacing 'even': choose trailing"),
         (
             lambda _: replace(SAMPLING, reference_strength=((0.5, 1.0), (0.2, 1.0))),

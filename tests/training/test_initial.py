@@ -200,6 +200,31 @@ def test_new_reference_attention_looks_where_self_attention_does(placement):
         np.testing.assert_array_equal(block.reference_attention(y, y), block.self_attention(y, y))
 
 
+def test_places_that_the_run_lacks_are_left_out():
+    """From reference attention in the whole decoder to that at one of its levels, and back."""
+    levels = {"channel_multipliers": (1, 1), "residual_blocks": (1, 1), "transformer_depth": (1, 1)}
+
+    def shapes(placement):
+        config = FlashFaceConfig(replace(DENOISER, **levels, reference_attention=placement))
+        return flatten(network(lambda keys: FlashFace(config, Compute(), keys)).shapes)
+
+    whole, one = shapes("decoder"), shapes("decoder/level1")
+    source = {name: jnp.full(leaf.shape, float(i)) for i, (name, leaf) in enumerate(whole.items())}
+    made = start_from(source, one)
+    assert set(made) == set(one) < set(whole)
+    for name, value in made.items():
+        np.testing.assert_array_equal(value, source[name], err_msg=name)
+    others = [
+        f"denoiser/{stage}/transformer/blocks/0" for stage in ("decoder/2", "decoder/3", "middle")
+    ]
+    assert describe(plan_start(whole, one)).splitlines()[1:] == [
+        f"reference attention: left out of 3 blocks ({', '.join(others)})"
+    ]
+    assert describe(plan_start(one, whole)).splitlines()[1:] == [
+        f"reference attention: copied from self-attention in 3 blocks ({', '.join(others)})"
+    ]
+
+
 # ------------------------------------------------------------------------------------ under jit
 
 

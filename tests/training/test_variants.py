@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -20,9 +21,14 @@ from flashface_jax.models.lora import LoraConfig, trains_beside_lora
 from flashface_jax.models.network import flatten
 from flashface_jax.training.computation.batch import Batch
 from flashface_jax.training.computation.program import Program
-from flashface_jax.training.config import TrainConfig, from_mapping
+from flashface_jax.training.config import TrainConfig, from_mapping, load_config
 from flashface_jax.training.optimizer import OptimizerConfig
-from flashface_jax.training.paper import denoiser_changed, flashface_changed
+from flashface_jax.training.paper import (
+    PAPER,
+    as_config_dict,
+    denoiser_changed,
+    flashface_changed,
+)
 from flashface_jax.training.run.loop import train
 from flashface_jax.training.run.start import initial_weights, starting_state
 from flashface_jax.weights.run import open_weights
@@ -66,6 +72,25 @@ def test_configurations_of_the_paper_are_its_variants():
         "decoder",
     ]
     assert not networks["untied"].tie_reference_middle
+
+
+DENOISER_FLAG = "--config.system.flashface.denoiser.reference_attention"
+
+
+@pytest.mark.parametrize("placement", ["encoder", "both", "none", "middle,decoder/level1"])
+def test_places_of_reference_attention_survive_files_and_flags(placement):
+    wanted = denoiser_changed(PAPER, reference_attention=placement)
+    assert from_mapping(as_config_dict(wanted).to_dict()) == wanted
+    assert from_mapping(json.loads(json.dumps(dataclasses.asdict(wanted)))) == wanted
+    path = Path(__file__).parents[2] / "configs/flashface.py"
+    config = load_config(path, [f"{DENOISER_FLAG}={placement}"])
+    assert config.system.flashface == wanted.system.flashface
+
+
+def test_unknown_places_are_refused_on_the_command_line():
+    path = Path(__file__).parents[2] / "configs/flashface.py"
+    with pytest.raises(ValueError, match="There is no place 'decoder/1' for reference attention"):
+        load_config(path, [f"{DENOISER_FLAG}=middle,decoder/1"])
 
 
 @pytest.fixture(scope="module")
