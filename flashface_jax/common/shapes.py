@@ -14,6 +14,7 @@ Dimension names (jaxtyping strings):
     q k         query and key positions of an attention
     heads d     attention heads and channels of a head
     c           channels
+    seen        channels that the denoiser sees of an image besides its noisy latent
     contexts    text contexts: `batch` (each row its own), or 1 (one shared by all rows)
     words text  tokens of a prompt, width of the text context
     _           a size that a block may change
@@ -33,7 +34,7 @@ ReferenceValid = Bool[Array, "sets refs"]
 ReferenceWeight = Float[Array, "sets refs"]
 Strength = Float[Array, "rows people"]
 Mask = Float[Array, "batch h w 1"]
-ImageCondition = Float[Array, "batch h w _"]
+ImageCondition = Float[Array, "batch h w seen"]
 Tokens = Float[Array, "batch tokens c"]
 TextContext = Float[Array, "contexts words text"]
 Timestep = Int[Array, "batch"]

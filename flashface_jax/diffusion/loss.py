@@ -6,14 +6,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from flashface_jax.common.shape_checks import checked
 from flashface_jax.common.shapes import (
     ImageCondition,
     Latent,
-    ReferenceLatent,
-    ReferenceValid,
-    TextContext,
     Timestep,
 )
 from flashface_jax.diffusion.noise import draw_noise
@@ -38,10 +36,10 @@ class Example:
 
     target: Latent
     condition: ImageCondition
-    context: TextContext
+    context: Float[Array, "batch words text"]
     empty_context: Float[Array, "1 words text"]
-    references: ReferenceLatent
-    reference_valid: ReferenceValid
+    references: Float[Array, "batch refs ref_h ref_w c"]
+    reference_valid: Bool[Array, "batch refs"]
 
 
 @struct.dataclass
@@ -88,6 +86,7 @@ class LossConfig:
             raise ValueError(f"noise_offset is {self.noise_offset}; it must be 0 or more.")
 
 
+@checked()
 def loss_weight(sigma: Float[Array, " batch"], config: LossConfig) -> Float[Array, " batch"]:
     """Weight of a sample's squared error on ε."""
     snr = (1 - sigma**2) / sigma**2
@@ -119,6 +118,7 @@ def draw(
     )
 
 
+@checked()
 def noise_prediction_loss(
     model: FlashFace,
     example: Example,
@@ -131,6 +131,10 @@ def noise_prediction_loss(
 
     The ReferenceNet sees the clean references at the same timestep, with the empty prompt;
     λ_feat is 1.
+
+    Raises:
+        ValueError: an array has a shape that does not fit the others or the model.
+        TypeError: an array has another dtype.
     """
     batch, timestep, noise = len(example.target), drawn.timestep, drawn.noise
     features = model.encode_references(example.references, timestep, example.empty_context)

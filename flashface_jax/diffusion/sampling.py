@@ -8,6 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Float64, Int, Key
 
+from flashface_jax.common.shape_checks import checked
 from flashface_jax.common.shapes import (
     ImageCondition,
     Latent,
@@ -16,7 +17,6 @@ from flashface_jax.common.shapes import (
     ReferenceLatent,
     ReferenceWeight,
     Strength,
-    TextContext,
 )
 from flashface_jax.diffusion.guidance import (
     TEXT_AND_REFERENCES,
@@ -173,6 +173,7 @@ class ReferenceTrack:
                 )
 
 
+@checked()
 def track_references(
     model: FlashFace, references: ReferenceLatents, timestep: Int[Array, " evaluations"]
 ) -> ReferenceTrack:
@@ -222,8 +223,8 @@ class Conditioning:
         known: an image to keep outside a mask, for models that do not inpaint.
     """
 
-    prompt: TextContext
-    negative: TextContext
+    prompt: Float[Array, "batch words text"]
+    negative: Float[Array, "batch words text"]
     references: ReferenceLatents | ReferenceTrack
     reference_weight: ReferenceWeight
     person_share: Strength
@@ -309,11 +310,13 @@ class SamplingState:
     keys: Key[Array, " batch"]
 
 
+@checked()
 def start(noise: Latent, keys: Key[Array, " batch"]) -> SamplingState:
     """Stand at the beginning of a run: pure noise, one key an image."""
     return SamplingState(jnp.zeros((), jnp.int32), noise, jnp.zeros_like(noise), noise, keys)
 
 
+@checked()
 def advance(
     model: FlashFace,
     conditioning: Conditioning,
@@ -343,6 +346,7 @@ def advance(
     return SamplingState(stop, x, previous_x0, state.noise, state.keys)
 
 
+@checked()
 def sample(
     model: FlashFace,
     conditioning: Conditioning,

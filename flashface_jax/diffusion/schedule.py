@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int32
 
+from flashface_jax.common.shape_checks import checked
 from flashface_jax.common.shapes import Latent
 from flashface_jax.diffusion.settings import Spacing
 
@@ -48,12 +49,14 @@ def noise_levels(config: ScheduleConfig) -> Float64[np.ndarray, " timesteps"]:
     return np.sqrt(1 - np.cumprod(1 - betas))
 
 
+@checked()
 def add_noise(x0: Latent, noise: Latent, sigma: Float[Array, " batch"]) -> Latent:
     """Return α·x_0 + σ·ε for one σ a row."""
     sigma = sigma[:, None, None, None]
     return jnp.sqrt(1 - sigma**2) * x0 + sigma * noise
 
 
+@checked()
 def as_noise(
     output: Latent, x: Latent, sigma: Float[Array, " batch"], prediction: Prediction
 ) -> Latent:

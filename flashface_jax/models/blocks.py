@@ -1,6 +1,7 @@
 """The blocks that U-Net and ReferenceNet are made of (Stable Diffusion 1.5, channels last)."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from flax import nnx, struct
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from flashface_jax.common.compilation import drawing_options
 from flashface_jax.common.shapes import (
     FeatureMap,
     ReferenceWeight,
@@ -28,7 +30,23 @@ GROUP_NORM_EPSILON = 1e-6  # the released model's; SD-1.5 had 1e-5 inside residu
 LAYER_NORM_EPSILON = 1e-5
 
 # PyTorch's default, U(±1/√fan_in). It also compiles several times faster than a normal.
-KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@functools.cache
+def _draw_kernel() -> Callable[..., Array]:
+    return jax.jit(_UNIFORM, static_argnums=(1, 2), compiler_options=drawing_options())
+
+
+def kernel_init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draw a kernel; one program serves all of a shape.
+
+    There are ten times as many kernels as shapes, so that a single program that draws all of a
+    network takes several times as long to compile.
+    """
+    if isinstance(key, jax.core.Tracer):  # JAX takes compiler options for whole programs only
+        return _UNIFORM(key, shape, dtype)
+    return _draw_kernel()(key, tuple(shape), dtype)
 
 
 RunBlock = Callable[..., Any]
@@ -125,7 +143,7 @@ def conv(
         strides=stride,
         padding=(side, side),
         dtype=compute.dtype,
-        kernel_init=nnx.initializers.zeros if zero else KERNEL_INIT,
+        kernel_init=nnx.initializers.zeros if zero else kernel_init,
         conv_general_dilated=compute.convolve,
         rngs=keys,
     )
@@ -140,7 +158,7 @@ def linear(
         out_channels,
         use_bias=bias,
         dtype=compute.dtype,
-        kernel_init=KERNEL_INIT,
+        kernel_init=kernel_init,
         rngs=keys,
     )
 

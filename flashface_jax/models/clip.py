@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from flashface_jax.common.shape_checks import Sizes, checked
 from flashface_jax.common.shapes import Image, TextContext, Tokens
 from flashface_jax.models.blocks import (
     Compute,
@@ -88,6 +89,10 @@ class Block(nnx.Module):
         return x + self.mlp_out(hidden * nnx.sigmoid(1.702 * hidden))
 
 
+def _text_sizes(tower: "TextTower") -> Sizes:
+    return {"words": tower.config.length}
+
+
 class TextTower(nnx.Module):
     """Tokens -> hidden states and a pooled embedding."""
 
@@ -113,14 +118,21 @@ class TextTower(nnx.Module):
             )
         )
 
+    @checked(_text_sizes)
     @jax.named_scope("text_tower")
     def __call__(self, tokens: Int[Array, "batch words"]) -> TextContext:
-        """Last hidden states after the final LayerNorm, float32: the denoiser's text context."""
+        """Last hidden states after the final LayerNorm, float32: the denoiser's text context.
+
+        Raises:
+            ValueError: the prompts have another number of tokens than the tower's.
+            TypeError: tokens are no integers.
+        """
         x = self.token_embedding[...][tokens] + self.position_embedding[...]
         for block in self.blocks:
             x = self.run(block, x)
         return self.norm(x).astype(jnp.float32)
 
+    @checked(_text_sizes)
     def embed(self, tokens: Int[Array, "batch words"]) -> Float[Array, "batch embedding"]:
         """Joint embedding, read at the first end token (the largest token id)."""
         if self.projection is None:
@@ -160,8 +172,13 @@ class ImageTower(nnx.Module):
         self.post_norm = layer_norm(config.channels, keys)
         self.projection = nnx.Param(normal(keys.params(), (config.channels, config.embedding)))
 
+    @checked(lambda tower: dict.fromkeys(("H", "W"), tower.config.image_size))
     def embed(self, image: Image) -> Float[Array, "batch embedding"]:
-        """Joint embedding of images normalised with CLIP's mean and deviation."""
+        """Joint embedding of images normalised with CLIP's mean and deviation.
+
+        Raises:
+            ValueError: the images have another size than the tower's.
+        """
         batch = image.shape[0]
         patches = self.patch_embedding(image).reshape(batch, -1, self.config.channels)
         first = jnp.broadcast_to(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from flashface_jax.common.shape_checks import Sizes, checked, require
 from flashface_jax.common.shapes import (
     ImageCondition,
     Latent,
@@ -59,8 +60,22 @@ class FlashFaceConfig:
         )
 
 
+def _sizes(model: "FlashFace") -> Sizes:
+    denoiser = model.config.denoiser
+    return {
+        "c": denoiser.out_channels,
+        "text": denoiser.context_channels,
+        "seen": denoiser.in_channels - denoiser.out_channels,
+    }
+
+
 class FlashFace(nnx.Module):
-    """The trainable networks of the method."""
+    """The trainable networks of the method.
+
+    Freshly drawn, the denoiser predicts exactly 0: its last convolution begins at zero, as do the
+    last one of every residual block and transformer. Trained weights, or a step of training,
+    change that.
+    """
 
     def __init__(self, config: FlashFaceConfig, compute: Compute, keys: nnx.Rngs):
         self.config = config
@@ -74,6 +89,7 @@ class FlashFace(nnx.Module):
             middle=self.denoiser.middle if tied else None,
         )
 
+    @checked(_sizes)
     @jax.named_scope("reference_net")
     def encode_references(
         self,
@@ -91,8 +107,19 @@ class FlashFace(nnx.Module):
 
         Returns:
             Block name -> (sets, refs, tokens, c), for every block that has reference attention.
+
+        Raises:
+            ValueError: an array has a shape that does not fit the others or the configuration.
+            TypeError: an array has another dtype.
         """
         sets, refs = latents.shape[:2]
+        require(
+            len(context) in (1, sets),
+            "context",
+            "FlashFace.encode_references",
+            f"{len(context)} contexts",
+            f"one for all sets, or {sets}, one for each",
+        )
         features = self.reference_net.features(
             latents.reshape(sets * refs, *latents.shape[2:]),
             jnp.repeat(timestep, refs),
@@ -105,6 +132,7 @@ class FlashFace(nnx.Module):
             if name.rpartition("/")[0] in attending
         }
 
+    @checked(_sizes)
     @jax.named_scope("denoiser")
     def denoise(
         self,
@@ -115,7 +143,7 @@ class FlashFace(nnx.Module):
         references: References | None,
         beside: int = 0,
     ) -> Float[Array, "_ h w c"]:
-        """Predict the noise in float32.
+        """Predict the noise in float32; exactly 0 with freshly drawn parameters (see the class).
 
         Args:
             latents: noisy latents.
@@ -123,14 +151,50 @@ class FlashFace(nnx.Module):
                 box and all zero for no constraint; for inpainting, the latent of the image
                 without its face before it.
             timestep: integers in [0, 1000), one a row.
-            context: text context of each row.
+            context: text context of each row, or one of all.
             references: features, how often each counts, and λ_feat; None leaves reference
                 attention to the image alone, as λ_feat = 0 does.
             beside: the first `beside` rows are predicted with references and, after those, all
                 rows without.
+
+        Raises:
+            ValueError: an array has a shape that does not fit the others or the configuration.
+            TypeError: an array has another dtype.
         """
+        _check_rows(len(latents), len(context), references, beside)
         x = jnp.concatenate([latents, condition.astype(latents.dtype)], axis=-1)
         return self.denoiser(x, timestep, context, references, beside).astype(jnp.float32)
+
+
+def _check_rows(batch: int, contexts: int, references: References | None, beside: int) -> None:
+    """Refuse what the rows of `denoise` cannot share evenly."""
+    where = "FlashFace.denoise"
+    each = f"{batch}, one for each row"
+    require(
+        contexts == batch or (contexts == 1 and not beside),
+        "context",
+        where,
+        f"{contexts} contexts",
+        each if beside else f"one for all rows, or {each}",
+    )
+    require(0 <= beside <= batch, "beside", where, f"the value {beside}", f"0 to {batch}, the rows")
+    if references is None:
+        return
+    (rows, people), sets = references.strength.shape, len(references.weight)
+    require(
+        rows <= batch + beside,
+        "references.strength",
+        where,
+        f"{rows} rows",
+        f"at most {batch + beside}, which are predicted",
+    )
+    require(
+        0 < people <= sets and sets % people == 0 and rows % (sets // people) == 0,
+        "references.strength",
+        where,
+        f"shape {(rows, people)} for {sets} sets of references",
+        "sets that its people divide, and rows that see as many of them each",
+    )
 
 
 def begin_as_copies(params: Params) -> Params:

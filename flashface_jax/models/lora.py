@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flashface_jax.models.blocks import KERNEL_INIT
+from flashface_jax.models.blocks import kernel_init
 from flashface_jax.models.network import Params, flatten, unflatten
 
 KERNEL = re.compile(r"/(self|cross)_attention/[qkvo]/kernel$")
@@ -103,7 +103,7 @@ def init_lora(key: jax.Array, shapes: Params, config: LoraConfig) -> Lora:
     """
     return {
         name: {
-            "down": KERNEL_INIT(jax.random.fold_in(key, i), update["down"].shape, jnp.float32),
+            "down": kernel_init(jax.random.fold_in(key, i), update["down"].shape, jnp.float32),
             "up": jnp.zeros(update["up"].shape, jnp.float32),
         }
         for i, (name, update) in enumerate(lora_shapes(shapes, config).items())

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 
 from flashface_jax.common.devices import Precision, images_mesh, resolve_precision
+from flashface_jax.common.shape_checks import checked
 from flashface_jax.diffusion.sampling import Plan, ReferenceTrack
 from flashface_jax.diffusion.settings import SamplingConfig
 from flashface_jax.faces.position import position_mask
@@ -151,6 +152,7 @@ class FlashFacePipeline:
         """Hash of the parameters as they are held."""
         return sha256_of(self.params)
 
+    @checked(lambda pipeline: {"R": pipeline.config.reference_size})
     def __call__(
         self,
         prompts: Sequence[str],
@@ -176,7 +178,9 @@ class FlashFacePipeline:
             cache: keeps the person's features for the next call.
 
         Raises:
-            ValueError: if prompts and seeds differ in number, or as `make` does.
+            ValueError: if prompts and seeds differ in number, references have another size than
+                the model's, or as `make` does.
+            TypeError: if references are no pixels of uint8.
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts have {len(seeds)} seeds: give one for each.")

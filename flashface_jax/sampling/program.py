@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from flashface_jax.common.compilation import compiler_options
 from flashface_jax.common.devices import IMAGES, images_mesh
+from flashface_jax.common.shape_checks import checked, require
 from flashface_jax.common.shapes import ImageCondition, Latent, Mask, ReferenceWeight, Strength
 from flashface_jax.diffusion.sampling import (
     Conditioning,
@@ -128,8 +129,15 @@ class Sampler:
     prediction: Prediction
     tile: int = 0
 
+    @checked()
     def begin(self, params: dict[str, Params], request: Request) -> Run:
-        """Encode texts and references, and draw the noise."""
+        """Encode texts and references, and draw the noise.
+
+        Raises:
+            ValueError: an array has a shape that does not fit the others or the networks.
+            TypeError: an array has another dtype.
+        """
+        _check_people(request)
         autoencoder = self.system.autoencoder.bind(params["autoencoder"])
         text_tower = self.system.text_tower.bind(params["text_tower"])
         model = self.system.flashface.bind(params["flashface"])
@@ -137,6 +145,7 @@ class Sampler:
         references = request.track or ReferenceLatents(
             encode_crops(autoencoder, request.references), negative
         )
+        _check_painting(request, autoencoder.config.stride)
         painted = _painted_into(autoencoder, model.config.inpaints, request)
         conditioning = Conditioning(
             prompt=text_tower(request.tokens),
@@ -284,6 +293,41 @@ def make_track(system: System) -> Callable[..., ReferenceTrack]:
 class _PaintedInto(NamedTuple):
     condition: ImageCondition
     known: KnownImage | None
+
+
+def _check_people(request: Request) -> None:
+    """Refuse people that the images of a batch cannot share."""
+    where, batch = "Sampler.begin", len(request.tokens)
+    (rows, people), sets = request.person_share.shape, len(request.references)
+    require(
+        rows in (1, batch),
+        "request.person_share",
+        where,
+        f"{rows} rows",
+        f"one for all images, or {batch}, one for each",
+    )
+    require(
+        sets == rows * people,
+        "request.references",
+        where,
+        f"{sets} sets",
+        f"{rows * people}, one for each entry of `request.person_share`",
+    )
+
+
+def _check_painting(request: Request, stride: int) -> None:
+    """Refuse images to paint into that have another size than the images to make."""
+    if request.inpainting is None:
+        return
+    pixels = request.inpainting.images.shape[1:3]
+    wanted = tuple(stride * side for side in request.face_mask.shape[1:3])
+    require(
+        pixels == wanted,
+        "request.inpainting.images",
+        "Sampler.begin",
+        f"{pixels[0]}x{pixels[1]} pixels",
+        f"{wanted[0]}x{wanted[1]}, {stride} for each position of `request.face_mask`",
+    )
 
 
 def _painted_into(autoencoder: Autoencoder, inpaints: bool, request: Request) -> _PaintedInto:

@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from flashface_jax.common.shape_checks import check_fields
+
 ANYWHERE = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -25,10 +27,9 @@ class Person:
     share: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.faces) == 0:
             raise ValueError("A person needs at least one reference face.")
-        if self.faces.dtype != np.uint8:
-            raise ValueError(f"Reference faces are {self.faces.dtype}; give pixels as uint8.")
         weights = self.counts
         if len(weights) != len(self.faces):
             raise ValueError(
@@ -71,6 +72,9 @@ class Painting:
     image: UInt8[np.ndarray, "H W 3"]
     repaint_pixels: Float[np.ndarray, "H W 1"]
     repaint: Float[np.ndarray, "h w 1"]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

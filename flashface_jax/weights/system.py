@@ -87,14 +87,10 @@ def build_system(config: SystemConfig, compute: Compute | None = None) -> System
     compute = compute or Compute()
     image_tower = config.image_tower
     return System(
-        flashface=network(lambda keys: FlashFace(config.flashface, compute, keys)),
-        autoencoder=network(lambda keys: build_autoencoder(config.autoencoder, compute, keys)),
-        text_tower=network(lambda keys: TextTower(config.text_tower, compute, keys)),
-        image_tower=(
-            None
-            if image_tower is None
-            else network(lambda keys: ImageTower(image_tower, compute, keys))
-        ),
+        flashface=network(FlashFace, config.flashface, compute),
+        autoencoder=network(build_autoencoder, config.autoencoder, compute),
+        text_tower=network(TextTower, config.text_tower, compute),
+        image_tower=None if image_tower is None else network(ImageTower, image_tower, compute),
     )
 
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from flashface_jax.common.shape_checks import checked
 from flashface_jax.common.shapes import FeatureMap, Image, Latent
 from flashface_jax.models.autoencoder.tiles import Grid, Tile
 from flashface_jax.models.autoencoder.vae import (
@@ -34,10 +35,12 @@ from flashface_jax.models.autoencoder.vae import (
     Decoder,
     PatchCosines,
     Upsample,
+    latent_sizes,
 )
 from flashface_jax.models.blocks import NORM_GROUPS
 
 
+@checked(latent_sizes)
 def decode_in_tiles(autoencoder: Autoencoder, latent: Latent, tile: int = 32) -> Image:
     """Decode as `autoencoder.decode` does, up to float error, one image and one tile at a time.
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, UInt8
 
+from flashface_jax.common.shape_checks import Sizes, checked, require
 from flashface_jax.common.shapes import FeatureMap, Image, Latent, Mask, ReferenceLatent
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
 
@@ -244,6 +245,31 @@ class Decoder(nnx.Module):
         return self.run(self.conv_out, nnx.silu(self.norm(x)))
 
 
+def latent_sizes(autoencoder: "Autoencoder") -> Sizes:
+    """What an autoencoder's configuration decides of the arrays that it is given."""
+    return {"c": autoencoder.config.latent_channels}
+
+
+def _check_sides(image: Image, noise: Latent | None, stride: int, function: str) -> None:
+    height, width = image.shape[1:3]
+    require(
+        height % stride == width % stride == 0,
+        "image",
+        function,
+        f"{height}x{width} pixels",
+        f"multiples of {stride}, the stride",
+    )
+    if noise is not None:
+        h, w = height // stride, width // stride
+        require(
+            noise.shape[1:3] == (h, w),
+            "noise",
+            function,
+            f"shape {noise.shape}",
+            f"(batch, h, w, c) with h = {h}, w = {w} (as in `image`, over the stride)",
+        )
+
+
 class AutoencoderKL(nnx.Module):
     """Stable Diffusion's autoencoder with a Gaussian posterior."""
 
@@ -268,11 +294,19 @@ class AutoencoderKL(nnx.Module):
         scale = self.config.scale
         return Posterior(mean * scale, log_variance + 2 * math.log(scale))
 
+    @checked(latent_sizes)
     def encode(self, image: Image, noise: Latent | None = None) -> Latent:
-        """Image in [-1, 1] -> scaled latent: the posterior mean, or a sample if given N(0, 1)."""
+        """Image in [-1, 1] -> scaled latent: the posterior mean, or a sample if given N(0, 1).
+
+        Raises:
+            ValueError: sides are no multiples of the stride, or the noise has another shape.
+            TypeError: an array has another dtype.
+        """
+        _check_sides(image, noise, self.config.stride, "AutoencoderKL.encode")
         posterior = self.scaled_posterior(image)
         return posterior.mean if noise is None else posterior.sample(noise)
 
+    @checked(latent_sizes)
     def decode(self, latent: Latent) -> Image:
         """Scaled latent -> image, about [-1, 1], unclipped, float32."""
         z = self.run(self.post_quant_conv, latent / self.config.scale)
@@ -312,14 +346,22 @@ class PatchCosines(nnx.Module):
         mean = self.encode(image)
         return Posterior(mean, jnp.full_like(mean, -jnp.inf))
 
+    @checked(latent_sizes)
     def encode(self, image: Image, noise: Latent | None = None) -> Latent:
-        """Image in [-1, 1] -> scaled latent; there is no posterior to sample: `noise` is idle."""
+        """Image in [-1, 1] -> scaled latent; there is no posterior to sample: `noise` is idle.
+
+        Raises:
+            ValueError: sides are no multiples of the stride, or the noise has another shape.
+            TypeError: an array has another dtype.
+        """
+        _check_sides(image, noise, self.config.stride, "PatchCosines.encode")
         batch, height, width, _ = image.shape
         p = self.config.patch
         patches = image.reshape(batch, height // p, p, width // p, p, 3).swapaxes(2, 3)
         values = patches.reshape(batch, height // p, width // p, 3 * p * p)
         return values @ patch_cosines(self.config).T
 
+    @checked(latent_sizes)
     def decode(self, latent: Latent) -> Image:
         """Scaled latent -> image."""
         batch, h, w, _ = latent.shape
@@ -341,16 +383,19 @@ def build_autoencoder(config: AutoencoderConfig, compute: Compute, keys: nnx.Rng
     return AutoencoderKL(config, compute, keys)
 
 
+@checked()
 def from_pixels(pixels: UInt8[Array, "batch H W 3"]) -> Image:
     """Pixels -> [-1, 1]."""
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
+@checked()
 def to_pixels(image: Image) -> UInt8[Array, "batch H W 3"]:
     """Image -> pixels, clipped and cut to whole levels as the released code does."""
     return jnp.clip(image * 127.5 + 127.5, 0, 255).astype(jnp.uint8)
 
 
+@checked()
 def encode_crops(
     autoencoder: Autoencoder, crops: UInt8[Array, "sets refs R R 3"]
 ) -> ReferenceLatent:
@@ -360,6 +405,7 @@ def encode_crops(
     return latents.reshape(sets, refs, *latents.shape[1:])
 
 
+@checked()
 def encode_without_face(autoencoder: Autoencoder, image: Image, face_mask: Mask) -> Latent:
     """Encode images without their faces, which is what an inpainting model sees of them.
 
