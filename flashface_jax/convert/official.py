@@ -1,4 +1,4 @@
-"""The released files: what is in them, and where it goes, both ways (SPEC §2).
+"""The released files: what is in them, and where it goes, both ways.
 
 Widths and depths are read off the shapes in a file; head counts are not in any shape and come
 from the caller. Nothing here reads a file.

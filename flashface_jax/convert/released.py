@@ -1,4 +1,4 @@
-"""What the released code can hold of a system, and what its files do not tell it (SPEC §2).
+"""What the released code can hold of a system, and what its files do not tell it.
 
 Its constructors take other widths and depths than the released model's, but a state dict says
 nothing of heads, group norms, the autoencoder's attention or what the denoiser predicts.

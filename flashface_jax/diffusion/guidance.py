@@ -40,7 +40,7 @@ class GuidanceStep(NamedTuple):
 
 @dataclass(frozen=True)
 class Guidance:
-    """Strengths of a run. Defaults are the released code's; SPEC §3 lists what it recommends when.
+    """Strengths of a run. Defaults are the released code's; `sampling/presets.py` has others.
 
     Attributes:
         text_guidance: λ_text (`guide_scale`), 1 for none; 7 to 9 is usual.

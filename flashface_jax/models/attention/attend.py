@@ -1,4 +1,4 @@
-"""Attention with its log-sum-exp, and reference attention built on it (SPEC: one pass over y-y).
+"""Attention with its log-sum-exp, and reference attention built on it, in one pass.
 
 Logits, exponentials and sums are float32 whatever the inputs are; the weights that are summed are
 rounded to the inputs' dtype, as those that multiply the values are.
