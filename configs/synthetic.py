@@ -17,10 +17,10 @@ from flashface_jax.data.loading.loader import LoaderOptions
 from flashface_jax.diffusion.loss import LossConfig
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.diffusion.settings import SamplingConfig
-from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.weights.system import SystemConfig

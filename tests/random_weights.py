@@ -9,7 +9,7 @@ import numpy as np
 
 from flashface_jax.diffusion.schedule import ScheduleConfig
 from flashface_jax.models.network import path_name
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.weights.directory import write_config, write_params
 from flashface_jax.weights.system import SystemConfig, build_system
 from flashface_jax.weights.tokenizer import train_tokenizer

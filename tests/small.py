@@ -4,10 +4,10 @@ import dataclasses
 
 from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.diffusion.settings import SamplingConfig
-from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.models.clip import TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.optimizer import OptimizerConfig
 from flashface_jax.weights.system import SystemConfig

@@ -35,16 +35,15 @@ from flashface_jax.diffusion.schedule import (
     noise_levels,
     sampling_steps,
 )
-from flashface_jax.models.autoencoder.tiled_decoding import decode_in_tiles
-from flashface_jax.models.autoencoder.vae import (
-    AutoencoderKL,
-    AutoencoderKLConfig,
-    PatchCosines,
+from flashface_jax.models.autoencoder.autoencoder import (
     encode_crops,
     encode_without_face,
     from_pixels,
     to_pixels,
 )
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosines
+from flashface_jax.models.autoencoder.tiled_decoding import decode_in_tiles
+from flashface_jax.models.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import ImageTower, ImageTowerConfig, TextTower
 from flashface_jax.models.flashface import FlashFace

@@ -26,7 +26,7 @@ from flashface_jax.convert.official import (
 from flashface_jax.convert.released import inexpressible, settings_to_tell
 from flashface_jax.convert.table import ConversionError, Table
 from flashface_jax.convert.unused import read_unused, unused_path
-from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.models.network import Network, flatten
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import open_weights

@@ -14,7 +14,7 @@ from flashface_jax.common.files import require_new, whole_file
 from flashface_jax.convert.files.state_files import Precision, in_precision, write_safetensors
 from flashface_jax.convert.table import ConversionError
 from flashface_jax.models.lora import Lora, LoraConfig
-from flashface_jax.models.unet import StageSpec, UNetConfig, decoder_specs, encoder_specs
+from flashface_jax.models.unet_topology import StageSpec, UNetConfig, decoder_specs, encoder_specs
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import RunDirectory, open_weights
 from flashface_jax.weights.system import build_system

@@ -27,7 +27,7 @@ from flashface_jax.convert.table import (
 from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.unet import (
+from flashface_jax.models.unet_topology import (
     StageSpec,
     UNetConfig,
     decoder_specs,

@@ -10,7 +10,7 @@ from typing import Any
 from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.models.unet import UNetConfig, reference_stages
+from flashface_jax.models.unet_topology import UNetConfig, reference_stages
 from flashface_jax.weights.system import SystemConfig
 
 PREDICTIONS = {"noise": "eps", "velocity": "v", "sample": "x0"}

@@ -17,7 +17,8 @@ from flashface_jax.common.shapes import (
 )
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params, flatten, unflatten
-from flashface_jax.models.unet import References, UNet, UNetConfig, reference_stages
+from flashface_jax.models.unet import References, UNet
+from flashface_jax.models.unet_topology import UNetConfig, reference_stages
 
 ReferenceFeatures = dict[str, Float[Array, "sets refs _ _"]]
 

@@ -27,8 +27,13 @@ from flashface_jax.diffusion.sampling import (
     track_references,
 )
 from flashface_jax.diffusion.schedule import Prediction
+from flashface_jax.models.autoencoder.autoencoder import (
+    Autoencoder,
+    encode_crops,
+    from_pixels,
+    to_pixels,
+)
 from flashface_jax.models.autoencoder.tiled_decoding import decode_in_tiles
-from flashface_jax.models.autoencoder.vae import Autoencoder, encode_crops, from_pixels, to_pixels
 from flashface_jax.models.network import Params
 from flashface_jax.weights.system import System
 

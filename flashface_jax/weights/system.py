@@ -10,12 +10,12 @@ from flashface_jax.diffusion.schedule import (
     visited_levels,
 )
 from flashface_jax.diffusion.settings import SamplingConfig
-from flashface_jax.models.autoencoder.vae import (
+from flashface_jax.models.autoencoder.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
-    AutoencoderKLConfig,
     build_autoencoder,
 )
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.clip import ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig

@@ -26,10 +26,11 @@ from flashface_jax.convert.files.state_files import in_precision, writer
 from flashface_jax.convert.released import inexpressible, settings_to_tell
 from flashface_jax.convert.table import ConversionError, Table, joined, linear
 from flashface_jax.convert.unused import find_unused, read_unused, write_unused
-from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig, PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.weights.directory import (
     WeightsDirectory,
     WeightsError,

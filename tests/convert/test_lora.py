@@ -17,7 +17,7 @@ from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.lora import LoraConfig, lora_shapes
 from flashface_jax.models.network import network
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 
 SD = UNetConfig()
 TINY = UNetConfig(

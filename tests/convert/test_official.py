@@ -18,11 +18,12 @@ from flashface_jax.convert.official import (
     text_tower_table,
 )
 from flashface_jax.convert.table import AS_IS, ConversionError, Entry, Table, summary
-from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig, PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.weights.system import SystemConfig, build_system
 from tests.recorded import drawn_state_dict, layout
 

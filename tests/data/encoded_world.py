@@ -8,11 +8,9 @@ from flashface_jax.data import precompute
 from flashface_jax.data.config import DataConfig
 from flashface_jax.data.loading.draws import DrawOptions, DropRates
 from flashface_jax.data.loading.loader import LoaderOptions
-from flashface_jax.models.autoencoder.vae import (
-    AutoencoderConfig,
-    AutoencoderKLConfig,
-    PatchCosinesConfig,
-)
+from flashface_jax.models.autoencoder.autoencoder import AutoencoderConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights.system import SystemConfig

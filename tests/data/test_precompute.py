@@ -23,7 +23,7 @@ from flashface_jax.data.loading.precomputed import Precomputed
 from flashface_jax.data.loading.transforms import UndecodableError
 from flashface_jax.data.precomputing import drafting, writing
 from flashface_jax.diffusion.loss import draw
-from flashface_jax.models.autoencoder.vae import PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.training.computation.batch import Batch, EncodedBatch
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.step import make_sample_losses

@@ -19,7 +19,8 @@ from flashface_jax.models.lora import (
     with_lora,
 )
 from flashface_jax.models.network import flatten, network, unflatten
-from flashface_jax.models.unet import References, UNetConfig
+from flashface_jax.models.unet import References
+from flashface_jax.models.unet_topology import UNetConfig
 
 TINY = UNetConfig(
     base_channels=32,

@@ -21,9 +21,9 @@ from flashface_jax.models.blocks import (
 )
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig, begin_as_copies
 from flashface_jax.models.network import flatten, network
-from flashface_jax.models.unet import (
+from flashface_jax.models.unet import References
+from flashface_jax.models.unet_topology import (
     DownsampleSpec,
-    References,
     UNetConfig,
     decoder_specs,
     encoder_specs,

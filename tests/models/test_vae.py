@@ -10,17 +10,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from jax import jit
 
+from flashface_jax.models.autoencoder.autoencoder import encode_crops, from_pixels, to_pixels
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosines, PatchCosinesConfig
 from flashface_jax.models.autoencoder.vae import (
     AutoencoderKL,
     AutoencoderKLConfig,
     Downsample,
-    PatchCosines,
-    PatchCosinesConfig,
     PositionAttention,
     Upsample,
-    encode_crops,
-    from_pixels,
-    to_pixels,
 )
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import network

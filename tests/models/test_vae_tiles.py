@@ -10,6 +10,7 @@ import pytest
 from jax import jit
 
 from flashface_jax.models.attention.backends import ALL_HEADS
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosines, PatchCosinesConfig
 from flashface_jax.models.autoencoder.tiled_decoding import (
     Moments,
     decode_in_tiles,
@@ -21,12 +22,7 @@ from flashface_jax.models.autoencoder.tiled_decoding import (
     stages,
 )
 from flashface_jax.models.autoencoder.tiles import Grid
-from flashface_jax.models.autoencoder.vae import (
-    AutoencoderKL,
-    AutoencoderKLConfig,
-    PatchCosines,
-    PatchCosinesConfig,
-)
+from flashface_jax.models.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import network
 from tests.recorded import drawn_parameters, relative_difference

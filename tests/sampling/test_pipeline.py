@@ -18,9 +18,9 @@ from flashface_jax.diffusion.sampling import (
     ReferenceTrack,
     sample,
 )
-from flashface_jax.models.autoencoder.vae import encode_crops, from_pixels, to_pixels
+from flashface_jax.models.autoencoder.autoencoder import encode_crops, from_pixels, to_pixels
 from flashface_jax.models.network import flatten
-from flashface_jax.models.unet import reference_stages
+from flashface_jax.models.unet_topology import reference_stages
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import Painting, Person, Shot

@@ -14,7 +14,8 @@ from flax import nnx
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import flatten, network, unflatten
-from flashface_jax.models.unet import References, UNetConfig
+from flashface_jax.models.unet import References
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.training.run.initial import (
     describe,
     plan_start,

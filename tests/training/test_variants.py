@@ -12,11 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from flashface_jax.models.autoencoder.vae import (
-    PatchCosines,
-    PatchCosinesConfig,
-    encode_without_face,
-)
+from flashface_jax.models.autoencoder.autoencoder import encode_without_face
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosines, PatchCosinesConfig
 from flashface_jax.models.lora import LoraConfig, trains_beside_lora
 from flashface_jax.models.network import flatten
 from flashface_jax.training.computation.batch import Batch

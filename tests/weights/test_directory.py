@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from flashface_jax.common.files import new_directory
-from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig, PatchCosinesConfig
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
+from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
 from flashface_jax.models.flashface import FlashFaceConfig
 from flashface_jax.models.network import flatten
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 from flashface_jax.weights import directory as weights
 from flashface_jax.weights.directory import (
     WeightsDirectory,

@@ -31,7 +31,7 @@ from flashface_jax.convert.table import (
     norm,
 )
 from flashface_jax.models.flashface import FlashFaceConfig, copied_from
-from flashface_jax.models.unet import StageSpec, UNetConfig, decoder_specs, encoder_specs
+from flashface_jax.models.unet_topology import StageSpec, UNetConfig, decoder_specs, encoder_specs
 
 
 def flashface_table(

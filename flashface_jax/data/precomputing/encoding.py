@@ -14,7 +14,11 @@ from flashface_jax.common.compilation import compiler_options
 from flashface_jax.common.devices import images_mesh
 from flashface_jax.data.loading.encoders import ENCODERS, encoders_sha256
 from flashface_jax.data.precomputing.preparation import Prepared
-from flashface_jax.models.autoencoder.vae import encode_crops, encode_without_face, from_pixels
+from flashface_jax.models.autoencoder.autoencoder import (
+    encode_crops,
+    encode_without_face,
+    from_pixels,
+)
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
 from flashface_jax.weights.directory import WeightsDirectory

@@ -27,16 +27,11 @@ from jaxtyping import Array, Bool, Float
 
 from flashface_jax.common.shape_checks import checked
 from flashface_jax.common.shapes import FeatureMap, Image, Latent
+from flashface_jax.models.autoencoder.autoencoder import Autoencoder
+from flashface_jax.models.autoencoder.latents import latent_sizes
+from flashface_jax.models.autoencoder.patch_cosines import PatchCosines
 from flashface_jax.models.autoencoder.tiles import Grid, Tile
-from flashface_jax.models.autoencoder.vae import (
-    Autoencoder,
-    AutoencoderKL,
-    ConvBlock,
-    Decoder,
-    PatchCosines,
-    Upsample,
-    latent_sizes,
-)
+from flashface_jax.models.autoencoder.vae import AutoencoderKL, ConvBlock, Decoder, Upsample
 from flashface_jax.models.blocks import NORM_GROUPS
 
 

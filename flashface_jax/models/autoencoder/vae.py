@@ -1,20 +1,15 @@
-"""Autoencoders between images and the latents that diffusion runs on.
-
-`AutoencoderKL` is Stable Diffusion's. `PatchCosines` has the same two methods and no parameters,
-for small worlds without a pretrained autoencoder. Which one a model uses is configuration.
-"""
+"""The KL autoencoder of Stable Diffusion."""
 
 import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx, struct
-from jaxtyping import Array, Float, UInt8
+from flax import nnx
 
-from flashface_jax.common.shape_checks import Sizes, checked, require
-from flashface_jax.common.shapes import FeatureMap, Image, Latent, Mask, ReferenceLatent
+from flashface_jax.common.shape_checks import checked
+from flashface_jax.common.shapes import FeatureMap, Image, Latent
+from flashface_jax.models.autoencoder.latents import Posterior, check_sides, latent_sizes
 from flashface_jax.models.blocks import Compute, conv, group_norm, upsample_nearest
 
 
@@ -55,59 +50,6 @@ class AutoencoderKLConfig:
     def level_channels(self) -> tuple[int, ...]:
         """Width of each level."""
         return tuple(self.base_channels * m for m in self.channel_multipliers)
-
-
-@dataclass(frozen=True)
-class PatchCosinesConfig:
-    """Which cosine coefficients of a patch of pixels are its latent channels.
-
-    Attributes:
-        patch: side of the square of pixels that becomes one latent position.
-        deviations: for luma and each of two chroma channels, the deviation that coefficients of
-            total frequency 0, 1, 2, ... are divided by. Higher frequencies are left out, so the
-            lengths say what is kept; 2·patch - 1 entries each keep every pixel exactly.
-            The defaults are deviations of the built-in world's photos.
-    """
-
-    patch: int = 4
-    deviations: tuple[tuple[float, ...], ...] = ((2.8, 0.6, 0.31), (1.5, 0.26), (0.73, 0.15))
-
-    def __post_init__(self) -> None:
-        longest = 2 * self.patch - 1
-        if len(self.deviations) != 3 or not all(0 < len(d) <= longest for d in self.deviations):
-            raise ValueError(
-                f"deviations must be 3 tuples (luma and two chroma) of 1 to {longest} numbers."
-            )
-
-    @property
-    def stride(self) -> int:
-        """Pixels of a latent position, each way."""
-        return self.patch
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a latent."""
-        return len(patch_cosines(self))
-
-
-AutoencoderConfig = AutoencoderKLConfig | PatchCosinesConfig
-
-
-@struct.dataclass
-class Posterior:
-    """Which scaled latents an image may have: independent Gaussians.
-
-    Attributes:
-        mean: of each number of the latent.
-        log_variance: likewise; -inf where the mean is certain.
-    """
-
-    mean: Latent
-    log_variance: Latent
-
-    def sample(self, noise: Latent) -> Latent:
-        """Draw a latent with noise of N(0, 1)."""
-        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
 
 class ConvBlock(nnx.Module):
@@ -245,31 +187,6 @@ class Decoder(nnx.Module):
         return self.run(self.conv_out, nnx.silu(self.norm(x)))
 
 
-def latent_sizes(autoencoder: "Autoencoder") -> Sizes:
-    """What an autoencoder's configuration decides of the arrays that it is given."""
-    return {"c": autoencoder.config.latent_channels}
-
-
-def _check_sides(image: Image, noise: Latent | None, stride: int, function: str) -> None:
-    height, width = image.shape[1:3]
-    require(
-        height % stride == width % stride == 0,
-        "image",
-        function,
-        f"{height}x{width} pixels",
-        f"multiples of {stride}, the stride",
-    )
-    if noise is not None:
-        h, w = height // stride, width // stride
-        require(
-            noise.shape[1:3] == (h, w),
-            "noise",
-            function,
-            f"shape {noise.shape}",
-            f"(batch, h, w, c) with h = {h}, w = {w} (as in `image`, over the stride)",
-        )
-
-
 class AutoencoderKL(nnx.Module):
     """Stable Diffusion's autoencoder with a Gaussian posterior."""
 
@@ -302,7 +219,7 @@ class AutoencoderKL(nnx.Module):
             ValueError: sides are no multiples of the stride, or the noise has another shape.
             TypeError: an array has another dtype.
         """
-        _check_sides(image, noise, self.config.stride, "AutoencoderKL.encode")
+        check_sides(image, noise, self.config.stride, "AutoencoderKL.encode")
         posterior = self.scaled_posterior(image)
         return posterior.mean if noise is None else posterior.sample(noise)
 
@@ -314,106 +231,3 @@ class AutoencoderKL(nnx.Module):
 
 
 # Orthonormal: luma, red against blue, green against both.
-OPPONENT_COLOURS = np.array(
-    [[1, 1, 1] / np.sqrt(3), [1, 0, -1] / np.sqrt(2), [1, -2, 1] / np.sqrt(6)]
-)
-
-
-def patch_cosines(config: PatchCosinesConfig) -> Float[np.ndarray, "c values"]:
-    """Rows map a patch's values, (y, x, rgb) in order, to its latent channels."""
-    p = config.patch
-    frequency, place = np.arange(p)[:, None], np.arange(p)[None] + 0.5
-    cosines = np.sqrt(2 / p) * np.cos(np.pi * frequency * place / p)
-    cosines[0] /= np.sqrt(2)
-    rows = [
-        np.einsum("y,x,c->yxc", cosines[u], cosines[v], colour).reshape(-1) / deviations[u + v]
-        for colour, deviations in zip(OPPONENT_COLOURS, config.deviations, strict=True)
-        for u in range(p)
-        for v in range(p)
-        if u + v < len(deviations)
-    ]
-    return np.stack(rows).astype(np.float32)
-
-
-class PatchCosines(nnx.Module):
-    """The cosine transform of patches of pixels, as in JPEG: linear, and without parameters."""
-
-    def __init__(self, config: PatchCosinesConfig):
-        self.config = config
-
-    def scaled_posterior(self, image: Image) -> Posterior:
-        """Image in [-1, 1] -> its only latent."""
-        mean = self.encode(image)
-        return Posterior(mean, jnp.full_like(mean, -jnp.inf))
-
-    @checked(latent_sizes)
-    def encode(self, image: Image, noise: Latent | None = None) -> Latent:
-        """Image in [-1, 1] -> scaled latent; there is no posterior to sample: `noise` is idle.
-
-        Raises:
-            ValueError: sides are no multiples of the stride, or the noise has another shape.
-            TypeError: an array has another dtype.
-        """
-        _check_sides(image, noise, self.config.stride, "PatchCosines.encode")
-        batch, height, width, _ = image.shape
-        p = self.config.patch
-        patches = image.reshape(batch, height // p, p, width // p, p, 3).swapaxes(2, 3)
-        values = patches.reshape(batch, height // p, width // p, 3 * p * p)
-        return values @ patch_cosines(self.config).T
-
-    @checked(latent_sizes)
-    def decode(self, latent: Latent) -> Image:
-        """Scaled latent -> image."""
-        batch, h, w, _ = latent.shape
-        p = self.config.patch
-        rows = patch_cosines(self.config)
-        # Rows are orthogonal, so the pseudo-inverse is the transpose over squared lengths.
-        values = (latent / np.sum(rows**2, axis=1)) @ rows
-        patches = values.reshape(batch, h, w, p, p, 3).swapaxes(2, 3)
-        return patches.reshape(batch, h * p, w * p, 3)
-
-
-Autoencoder = AutoencoderKL | PatchCosines
-
-
-def build_autoencoder(config: AutoencoderConfig, compute: Compute, keys: nnx.Rngs) -> Autoencoder:
-    """Build the autoencoder that a configuration describes."""
-    if isinstance(config, PatchCosinesConfig):
-        return PatchCosines(config)
-    return AutoencoderKL(config, compute, keys)
-
-
-@checked()
-def from_pixels(pixels: UInt8[Array, "batch H W 3"]) -> Image:
-    """Pixels -> [-1, 1]."""
-    return pixels.astype(jnp.float32) / 127.5 - 1
-
-
-@checked()
-def to_pixels(image: Image) -> UInt8[Array, "batch H W 3"]:
-    """Image -> pixels, clipped and cut to whole levels as the released code does."""
-    return jnp.clip(image * 127.5 + 127.5, 0, 255).astype(jnp.uint8)
-
-
-@checked()
-def encode_crops(
-    autoencoder: Autoencoder, crops: UInt8[Array, "sets refs R R 3"]
-) -> ReferenceLatent:
-    """Encode reference face crops: posterior means."""
-    sets, refs = crops.shape[:2]
-    latents = autoencoder.encode(from_pixels(crops.reshape(sets * refs, *crops.shape[2:])))
-    return latents.reshape(sets, refs, *latents.shape[1:])
-
-
-@checked()
-def encode_without_face(autoencoder: Autoencoder, image: Image, face_mask: Mask) -> Latent:
-    """Encode images without their faces, which is what an inpainting model sees of them.
-
-    Args:
-        autoencoder: encodes.
-        image: the images.
-        face_mask: 1 inside the face box, at the latents' resolution.
-    """
-    stride = autoencoder.config.stride
-    face = jnp.repeat(jnp.repeat(face_mask, stride, axis=1), stride, axis=2)
-    return autoencoder.encode(image * (1 - face))

@@ -15,12 +15,12 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from flashface_jax.common.shapes import ImageCondition, Latent, Mask
 from flashface_jax.diffusion.loss import Drawn, Example
-from flashface_jax.models.autoencoder.vae import (
-    Posterior,
+from flashface_jax.models.autoencoder.autoencoder import (
     encode_crops,
     encode_without_face,
     from_pixels,
 )
+from flashface_jax.models.autoencoder.latents import Posterior
 from flashface_jax.models.network import Params
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights.system import System

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flashface_jax.convert.table import summary
-from flashface_jax.models.unet import UNetConfig
+from flashface_jax.models.unet_topology import UNetConfig
 
 INPUT = "denoiser/encoder/0/kernel"
 PREDICTION = "denoiser/head/conv/kernel"
