@@ -1,0 +1,1 @@
+"""The whole method in miniature: `make demo`."""
