@@ -43,6 +43,8 @@ class TrainConfig:
         data: what is trained on.
         log_every: steps between metrics.
         checkpoint_every: steps between checkpoints; the last step always makes one.
+        trackers: where metrics and pictures go, by name: "jsonl" (metrics.jsonl), "csv"
+            (metrics.csv), "tensorboard", "wandb"; see `training/monitoring/trackers/`.
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
         likeness: what judges how much the people in a grid look like themselves: an .npz file of an
@@ -67,6 +69,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     log_every: int = 50
     checkpoint_every: int = 1000
+    trackers: tuple[str, ...] = ("jsonl", "tensorboard")
     grid_every: int = 1000
     grid_people: int = 6
     likeness: str = ""

@@ -22,6 +22,7 @@ from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.observer import Observer
 from flashface_jax.training.monitoring.preview import make_preview
+from flashface_jax.training.monitoring.trackers.registry import check_trackers
 from flashface_jax.training.parallel.processes import StopRequest, is_first, say, total
 from flashface_jax.training.run import run_lock as claim
 from flashface_jax.training.run.checkpoint import Checkpoints
@@ -45,10 +46,11 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     stop by SIGTERM, they save, say so, and return the state so far.
 
     Raises:
-        ValueError: if `workdir` holds a run of another configuration, or the data or the devices
-            do not fit.
+        ValueError: if `workdir` holds a run of another configuration, the data or the devices do
+            not fit, or a tracker cannot be opened.
         DivergedError: if a loss or gradient is not finite; the state before it is saved.
     """
+    check_trackers(config.trackers)
     program = Program.over(config)
     claim.check(workdir, config)
     if not has_checkpoints(workdir):

@@ -23,6 +23,7 @@ RESUMABLE_CHANGES = {
     "sharding",
     "log_every",
     "checkpoint_every",
+    "trackers",
     "grid_every",
     "grid_people",
     "likeness",
