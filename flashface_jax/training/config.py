@@ -47,8 +47,8 @@ class TrainConfig:
             (metrics.csv), "tensorboard", "wandb"; see `training/monitoring/trackers/`.
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
-        likeness: what judges how much the people in a grid look like themselves: an .npz file of an
-            identity encoder, or the folder of an insightface model pack; "" for nothing.
+        identity_judge: what judges how much the people in a grid look like themselves: an .npz file
+            of an identity encoder, or the folder of an insightface model pack; "" for nothing.
         keep_checkpoints: newest checkpoints that are kept.
         profile_steps: first step to trace and how many; see `training/monitoring/profiling.py`.
     """
@@ -72,7 +72,7 @@ class TrainConfig:
     trackers: tuple[str, ...] = ("jsonl", "tensorboard")
     grid_every: int = 1000
     grid_people: int = 6
-    likeness: str = ""
+    identity_judge: str = ""
     keep_checkpoints: int = 2
     profile_steps: tuple[int, int] = (1, 0)
 

@@ -26,7 +26,7 @@ RESUMABLE_CHANGES = {
     "trackers",
     "grid_every",
     "grid_people",
-    "likeness",
+    "identity_judge",
     "keep_checkpoints",
     "profile_steps",
 }
