@@ -89,6 +89,14 @@ def test_a_perfect_model_takes_a_target_for_itself(case):
     np.testing.assert_allclose(perfect.target, example.target, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_a_perfect_model_has_no_loss(case, name):
+    denoised, example, drawn, _ = case
+    perfect = dataclasses.replace(denoised, noise=drawn.noise)
+    losses = TERMS[name](perfect, example, drawn, LossConfig())
+    assert losses.shape == (3,) and float(jnp.abs(losses).max()) <= 1e-5, losses
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
