@@ -38,7 +38,7 @@ class TrainConfig:
             but what enters each block of the networks; "all but attention", which keeps also what
             fused attention returned.
         sharding: how parameters are spread over devices.
-        loss: how much the error counts at each noise level.
+        loss: what is minimised, and how much it counts at each noise level.
         optimizer: Adam and its options.
         data: what is trained on.
         log_every: steps between metrics.

@@ -28,6 +28,7 @@ from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System
 
 Metrics = dict[str, Array]
+"""By name: numbers of the whole batch, all of which are logged, and what tells of its health."""
 Terms = dict[str, SampleValues]
 LossTerms = Callable[[dict[str, Params], AnyBatch, Drawn], Terms]
 

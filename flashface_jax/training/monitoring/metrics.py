@@ -21,11 +21,12 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, step: int, trackers: Sequence[str]):
         self._pictures = workdir / "samples"
-        self._cleanup = ExitStack()
-        self._trackers = [
-            self._cleanup.enter_context(closing(TRACKERS[name](workdir, step)))
-            for name in (trackers if is_first() else ())
-        ]
+        with ExitStack() as opened:  # which closes the others if one cannot be opened
+            self._trackers = [
+                opened.enter_context(closing(TRACKERS[name](workdir, step)))
+                for name in (trackers if is_first() else ())
+            ]
+            self._cleanup = opened.pop_all()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step."""
