@@ -16,8 +16,8 @@ from flashface_jax.diffusion.loss import (
     Drawn,
     Example,
     LossConfig,
+    denoise,
     loss_weight,
-    noise_prediction_loss,
 )
 from flashface_jax.diffusion.sampling import (
     Conditioning,
@@ -87,7 +87,8 @@ TIME = ints(2)
 FEATURES = {"middle/0": of(1, 3, 16, 32)}
 SEEN = References(FEATURES, of(1, 3), of(2, 1))
 EXAMPLE = Example(
-    of(2, 8, 8, 12), of(2, 8, 8, 1), of(2, 40, 16), of(1, 40, 16), of(2, 3, 4, 4, 12),
+    of(2, 8, 8, 12), of(2, 8, 8, 1), of(2, 8, 8, 1), of(2, 40, 16), of(1, 40, 16),
+    of(2, 3, 4, 4, 12),
     of(2, 3, dtype=bool),
 )  # fmt: skip
 DRAWN = Drawn(TIME, of(2, 8, 8, 12), of(2, 8, 8, 12))
@@ -141,9 +142,7 @@ def begin(**wrong):
 
 
 def loss(example=EXAMPLE, drawn=DRAWN, levels=LEVELS):
-    return flashface(
-        lambda model: noise_prediction_loss(model, example, drawn, levels, "noise", LossConfig())
-    )
+    return flashface(lambda model: denoise(model, example, drawn, levels, "noise").noise)
 
 
 def sampled(shown=SHOWN, noise=DRAWN.noise, keys=KEYS):
@@ -242,16 +241,16 @@ SHAPES = [
     (lambda: loss_weight(of(2, 1), LossConfig()), "sigma", "loss_weight", "shape (2, 1)",
      "(batch,)"),
     (lambda: loss(changed(EXAMPLE, context=of(3, 40, 16))), "example.context",
-     "noise_prediction_loss", "shape (3, 40, 16)",
+     "denoise", "shape (3, 40, 16)",
      "(batch, words, text) with batch = 2 (as in `example.target`)"),
     (lambda: loss(changed(EXAMPLE, references=of(4, 3, 4, 4, 12))), "example.references",
-     "noise_prediction_loss", "shape (4, 3, 4, 4, 12)", "(batch, refs, ref_h, ref_w, c) with "
+     "denoise", "shape (4, 3, 4, 4, 12)", "(batch, refs, ref_h, ref_w, c) with "
      "batch = 2 (as in `example.target`), c = 12 (as in `example.target`)"),
     (lambda: loss(drawn=changed(DRAWN, noise=of(2, 4, 4, 12))), "drawn.noise",
-     "noise_prediction_loss", "shape (2, 4, 4, 12)", "(batch, h, w, c) with "
+     "denoise", "shape (2, 4, 4, 12)", "(batch, h, w, c) with "
      "batch = 2 (as in `example.target`), h = 8 (as in `example.target`), "
      "w = 8 (as in `example.target`), c = 12 (as in `example.target`)"),
-    (lambda: loss(levels=LEVELS[None]), "levels", "noise_prediction_loss",
+    (lambda: loss(levels=LEVELS[None]), "levels", "denoise",
      "shape (1, 1000)", "(timesteps,)"),
     (lambda: sampled(changed(SHOWN, negative=of(1, 40, 16))), "conditioning.negative", "sample",
      "shape (1, 40, 16)", "(batch, words, text) with batch = 2 (as in `conditioning.prompt`), "
@@ -327,7 +326,7 @@ DTYPES = [
     (lambda: called(KL, AutoencoderKL.decode, ints(1, 4, 4, 4)), "latent",
      "AutoencoderKL.decode", "dtype int32", "float, (batch, h, w, c)"),
     (lambda: loss(changed(EXAMPLE, reference_valid=of(2, 3))), "example.reference_valid",
-     "noise_prediction_loss", "dtype float32", "bool, (batch, refs)"),
+     "denoise", "dtype float32", "bool, (batch, refs)"),
     (lambda: sampled(keys=of(2, dtype=jnp.uint32)), "keys", "sample", "dtype uint32",
      "key, (batch,)"),
     (lambda: begin(seeds=ints(2)), "request.seeds", "Sampler.begin", "dtype int32",

@@ -38,15 +38,17 @@ class TrainConfig:
             but what enters each block of the networks; "all but attention", which keeps also what
             fused attention returned.
         sharding: how parameters are spread over devices.
-        loss: how much the error counts at each noise level.
+        loss: what is minimised, and how much it counts at each noise level.
         optimizer: Adam and its options.
         data: what is trained on.
         log_every: steps between metrics.
         checkpoint_every: steps between checkpoints; the last step always makes one.
+        trackers: where metrics and pictures go, by name: "jsonl" (metrics.jsonl), "csv"
+            (metrics.csv), "tensorboard", "wandb"; see `training/monitoring/trackers/`.
         grid_every: steps between sample grids.
         grid_people: held-out people in a grid; 0 for no grids.
-        likeness: what judges how much the people in a grid look like themselves: an .npz file of an
-            identity encoder, or the folder of an insightface model pack; "" for nothing.
+        identity_judge: what judges how much the people in a grid look like themselves: an .npz file
+            of an identity encoder, or the folder of an insightface model pack; "" for nothing.
         keep_checkpoints: newest checkpoints that are kept.
         profile_steps: first step to trace and how many; see `training/monitoring/profiling.py`.
     """
@@ -67,9 +69,10 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     log_every: int = 50
     checkpoint_every: int = 1000
+    trackers: tuple[str, ...] = ("jsonl", "tensorboard")
     grid_every: int = 1000
     grid_people: int = 6
-    likeness: str = ""
+    identity_judge: str = ""
     keep_checkpoints: int = 2
     profile_steps: tuple[int, int] = (1, 0)
 

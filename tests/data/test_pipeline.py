@@ -106,6 +106,7 @@ def test_a_sample_is_small_integers_of_the_models_sizes(start):
     assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
         "target": ((4, 64, 64, 3), "uint8"),
         "face_mask": ((4, 8, 8, 1), "uint8"),
+        "target_face": ((4, 8, 8, 1), "uint8"),
         "tokens": ((4, 32), "int32"),
         "references": ((4, 4, 32, 32, 3), "uint8"),
         "reference_valid": ((4, 4), "bool"),
@@ -113,11 +114,13 @@ def test_a_sample_is_small_integers_of_the_models_sizes(start):
 
 
 def test_the_mask_is_the_face_box_of_the_target(start):
-    mask = next(start())["face_mask"][0, :, :, 0]
+    batch = next(start())
+    mask = batch["face_mask"][0, :, :, 0]
     # A 32 x 48 box at (16, 8): a square of 48 from its top-left corner, in eighths.
     expected = np.zeros((8, 8), np.uint8)
     expected[1:7, 2:8] = 1
     np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(batch["target_face"], batch["face_mask"])
 
 
 def test_tokens_are_those_of_the_targets_caption(start, tokenizer):
@@ -134,7 +137,7 @@ def test_what_is_dropped_is_empty_and_the_rest_stays(start, tokenizer):
         "references": next(start(draws=DrawOptions(drop=DropRates(0.0, 0.0, 1.0)))),
     }
     assert (without["text"]["tokens"] == empty).all()
-    assert not without["mask"]["face_mask"].any()
+    assert not without["mask"]["face_mask"].any() and without["mask"]["target_face"].any()
     assert not without["references"]["reference_valid"].any()
     assert not without["references"]["references"].any()
     changed = {"text": {"tokens"}, "mask": {"face_mask"}}

@@ -26,7 +26,7 @@ from flashface_jax.diffusion.loss import draw
 from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.training.computation.batch import Batch, EncodedBatch
 from flashface_jax.training.computation.program import Program
-from flashface_jax.training.computation.step import make_sample_losses
+from flashface_jax.training.computation.step import make_loss_terms
 from flashface_jax.training.run.data import open_dataset
 from flashface_jax.training.run.loop import train
 from flashface_jax.weights.run import open_weights
@@ -129,12 +129,14 @@ def losses(dataset, weights, made, networks):
     """Each sample's loss over two batches, from photos and from what is stored."""
     net, params, empty = networks("a posterior")
     of = config(SYSTEMS["a posterior"], "", "", "")
-    sample_losses = jax.jit(make_sample_losses(net, of, empty))
+    loss_terms = jax.jit(make_loss_terms(net, of, empty))
 
     def of_both(dtype):
         _, pairs = batches("a posterior", dataset, weights, made("a posterior", dtype))
         found = [
-            sample_losses(params, batch, draw(jax.random.key(step), of.latent_shape, 1000, of.loss))
+            loss_terms(params, batch, draw(jax.random.key(step), of.latent_shape, 1000, of.loss))[
+                "noise"
+            ]
             for step, pair in enumerate(pairs)
             for batch in pair
         ]
@@ -199,6 +201,9 @@ def test_conditions_are_dropped_as_of_photos(dataset, weights, made):
     ]
     assert all(np.array_equal(a, b) for a, b in masks)
     assert 0 < sum((a.sum((1, 2, 3)) == 0).sum() for a, _ in masks) < 24
+    for photos, stored in pairs:
+        assert np.array_equal(photos.target_face, stored.target_face)
+        assert np.asarray(stored.target_face).any((1, 2, 3)).all(), "the loss is told every face"
     valid = np.concatenate([stored.reference_valid for _, stored in pairs])
     assert 0 < (~valid.any(1)).sum() < 24
 

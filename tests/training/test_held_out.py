@@ -6,6 +6,7 @@ from absl import logging
 
 from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.training.monitoring.held_out import held_out_requests
+from flashface_jax.training.monitoring.preview import Preview
 from flashface_jax.weights.tokenizer import train_tokenizer
 from tests.data.worlds import flat_dataset, told
 
@@ -51,3 +52,27 @@ def test_damaged_photos_and_people_with_a_single_photo_are_passed_over(ask, monk
 def test_nobody_to_ask_for_is_said(ask):
     with pytest.raises(ValueError, match="No held-out person has two photos that decode"):
         ask([1, 2], {(1, 0)}, 4)
+
+
+def test_metrics_are_given_all_that_was_asked_for(tmp_path):
+    tokenizer = train_tokenizer(["a photo"], tmp_path / "tokens", 32, 600)
+    photos = flat_dataset(tmp_path / "flat", [3, 3], frozenset()).photos("train")
+    asked = held_out_requests(photos, 2, tokenizer, SHAPE, 2, seed=0)
+    given = []
+
+    def brightness(made):
+        given.append(made)
+        return {"brightness": float(made.images.mean())}
+
+    def people(made):
+        return {"people": float(len(made.prompts))}
+
+    preview = Preview(asked, lambda state: None, (brightness, people), cell=64)
+    images = np.full_like(asked.targets, 7)
+    assert preview.scores(images) == {"brightness": 7.0, "people": 2.0}
+    (made,) = given
+    assert made.images is images and made.prompts == tuple(asked.captions)
+    np.testing.assert_array_equal(made.targets, asked.targets)
+    np.testing.assert_array_equal(made.references, asked.request.references)
+    # Each photo's face is a 32 x 48 box at (16, 8), in a square that is shown 64 pixels wide.
+    assert made.face_boxes.shape == (2, 4) and made.references.shape == (2, 2, 32, 32, 3)

@@ -38,9 +38,9 @@ def whole_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory):
-    """The same run, stopped after its first checkpoint and started again."""
+    """The same run, stopped after its first checkpoint and started again with other trackers."""
     workdir = tmp_path_factory.mktemp("resumed") / "run"
-    train(with_changes(steps=3, grid_people=0), workdir)
+    train(with_changes(steps=3, grid_people=0, trackers=("jsonl", "csv")), workdir)
     # A line that a run killed after its checkpoint has left behind.
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 4, "loss": 99.0}) + "\n" + '{"step": 5, "lo')
@@ -67,6 +67,8 @@ def test_a_run_leaves_what_it_promises(whole_run):
     workdir, _ = whole_run
     assert (workdir / "config.json").exists() and (workdir / "tokenizer/vocab.json").exists()
     assert list((workdir / "tensorboard").glob("events*"))
+    logged = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    assert logged["loss"] == logged["loss/noise"] and logged["gradient_norm"] > 0
     assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [3, 6]
     with Image.open(workdir / "samples/held_out_0000006.png") as sheet:
         # 4 references, the real target and the generated image of 2 people, in cells of 128.

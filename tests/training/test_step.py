@@ -11,6 +11,7 @@ import pytest
 
 from flashface_jax.diffusion.loss import (
     LossConfig,
+    LossWeights,
     loss_weight,
     stratified_timesteps,
 )
@@ -38,6 +39,7 @@ def batch(valid=True, seed=0):
     return Batch(
         target=jnp.asarray(rng.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)),
         face_mask=jnp.asarray(rng.random((4, 8, 8, 1)) > 0.5, jnp.uint8),
+        target_face=jnp.zeros((4, 8, 8, 1), jnp.uint8).at[:, 2:6, 3:7].set(1),
         tokens=jnp.asarray(rng.integers(0, 600, (4, 40)), jnp.int32),
         references=jnp.asarray(rng.integers(0, 256, (4, 3, 32, 32, 3), dtype=np.uint8)),
         reference_valid=jnp.full((4, 3), valid),
@@ -107,6 +109,25 @@ def test_the_loss_is_one_for_a_net_that_predicts_nothing(compiled):
     # A fresh head is zero, so the loss is the mean square of the noise.
     _, metrics = run_steps(compiled, batch())
     assert abs(float(metrics["loss"]) - 1) < 0.1, float(metrics["loss"])
+
+
+def test_each_term_is_logged_before_its_weight(compiled):
+    _, metrics = run_steps(compiled, batch())
+    assert metrics.keys() == {"loss", "gradient_norm", "sample_loss", "healthy", "loss/noise"}
+    assert metrics["loss"] == metrics["loss/noise"]
+    assert float(metrics["sample_loss"].mean()) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_terms_are_added_up_with_their_weights(compiled, accumulate):
+    loss = LossConfig(weights=LossWeights(noise=0.5, face=2.0))
+    program = Program.over(with_changes(loss=loss, accumulate=accumulate), jax.devices()[:1])
+    step = program.step(np.zeros((1, 40), np.int32))
+    _, metrics = step(program.fresh_state(), batch())
+    noise, face, total = (float(metrics[name]) for name in ("loss/noise", "loss/face", "loss"))
+    assert total == pytest.approx(0.5 * noise + 2 * face, rel=1e-6) and face != noise
+    alone = run_steps(compiled, batch())[1]["loss"]
+    assert noise == pytest.approx(float(alone), rel=1e-6), "another term does not change this one"
 
 
 def test_the_same_step_and_batch_give_the_same_loss(compiled):

@@ -148,6 +148,7 @@ def batch(rows=4, seed=0):
     return Batch(
         target=rng.integers(0, 256, (rows, 64, 64, 3), dtype=np.uint8),
         face_mask=(rng.random((rows, 8, 8, 1)) > 0.5).astype(np.uint8),
+        target_face=np.ones((rows, 8, 8, 1), np.uint8),
         tokens=rng.integers(0, 600, (rows, 40)).astype(np.int32),
         references=rng.integers(0, 256, (rows, 4, 32, 32, 3), dtype=np.uint8),
         reference_valid=np.ones((rows, 4), bool),

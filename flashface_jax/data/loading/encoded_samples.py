@@ -11,6 +11,7 @@ from flashface_jax.data.loading.draws import Draw, DrawOptions
 from flashface_jax.data.loading.precomputed import Precomputed
 from flashface_jax.data.loading.samples import (
     REPLACED,
+    TARGET_FACE,
     Complaints,
     PhotoPool,
     Sample,
@@ -55,6 +56,7 @@ class MakeEncodedSample(grain.transforms.RandomMap):
         chosen = choose(self._pool, element, rng, self._options, read, self._latents)
         self._complain(chosen.failures)
         target = {k: v for k, v in chosen.target.items() if k not in self._left_out}
+        target[TARGET_FACE] = target["face_mask"]
         if chosen.draw.drop_face_mask:
             target["face_mask"] = np.zeros_like(target["face_mask"])
         if chosen.draw.drop_text:

@@ -32,6 +32,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 REPLACED = "replaced"
 """Key of the number of photos that did not decode, and were replaced by others."""
+TARGET_FACE = "target_face"
+"""Key of the mask of the target's face, whether or not the model is shown it."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ class MakeSample(grain.transforms.RandomMap):
         return {
             "target": drawn.pixels,
             "face_mask": np.zeros_like(drawn.mask) if drawn.draw.drop_face_mask else drawn.mask,
+            TARGET_FACE: drawn.mask,
             "tokens": self._tokenizer([caption])[0] if caption else self._empty_tokens,
             "references": references,
             "reference_valid": np.arange(most) < len(drawn.crops),

@@ -38,6 +38,7 @@ class Batch:
     Attributes:
         target: target images.
         face_mask: 1 inside the face box, at the latents' resolution.
+        target_face: the same, which is never dropped: for losses, not for the model.
         tokens: tokens of the captions.
         references: upright face crops, black where there is none.
         reference_valid: which references exist.
@@ -45,6 +46,7 @@ class Batch:
 
     target: UInt8[Rows, "batch H W 3"]
     face_mask: UInt8[Rows, "batch h w 1"]
+    target_face: UInt8[Rows, "batch h w 1"]
     tokens: Int[Rows, "batch words"]
     references: UInt8[Rows, "batch refs R R 3"]
     reference_valid: Bool[Rows, "batch refs"]
@@ -73,6 +75,7 @@ class Batch:
         return Example(
             target=autoencoder.encode(image, drawn.posterior_noise),
             condition=_condition(without, face_mask),
+            face=self.target_face.astype(jnp.float32),
             context=text_tower(self.tokens),
             empty_context=text_tower(empty_tokens),
             references=encode_crops(autoencoder, self.references),
@@ -89,6 +92,7 @@ class Batch:
         return cls(
             target=shape((batch, size, size, 3), jnp.uint8),
             face_mask=shape((batch, height, width, 1), jnp.uint8),
+            target_face=shape((batch, height, width, 1), jnp.uint8),
             tokens=shape((batch, system.text_tower.length), jnp.int32),
             references=shape((batch, refs, crop, crop, 3), jnp.uint8),
             reference_valid=shape((batch, refs), jnp.bool_),
@@ -103,6 +107,7 @@ class EncodedBatch:
         target_mean: of the posterior of the target images' scaled latents.
         target_log_variance: likewise.
         face_mask: 1 inside the face box, at the latents' resolution.
+        target_face: the same, which is never dropped: for losses, not for the model.
         context: text context of the captions; of the empty prompt where they are dropped.
         references: scaled latents of upright face crops, zeros where there is none.
         reference_valid: which references exist.
@@ -112,6 +117,7 @@ class EncodedBatch:
     target_mean: Float[Rows, "batch h w c"]
     target_log_variance: Float[Rows, "batch h w c"]
     face_mask: UInt8[Rows, "batch h w 1"]
+    target_face: UInt8[Rows, "batch h w 1"]
     context: Float[Rows, "batch words text"]
     references: Float[Rows, "batch refs ref_h ref_w c"]
     reference_valid: Bool[Rows, "batch refs"]
@@ -132,6 +138,7 @@ class EncodedBatch:
         return Example(
             target=posterior.sample(drawn.posterior_noise),
             condition=_condition(without, _whole(self.face_mask)),
+            face=_whole(self.target_face),
             context=_whole(self.context),
             empty_context=text_tower(empty_tokens),
             references=_whole(self.references),
@@ -151,6 +158,7 @@ class EncodedBatch:
             target_mean=latent,
             target_log_variance=latent,
             face_mask=shape((batch, height, width, 1), jnp.uint8),
+            target_face=shape((batch, height, width, 1), jnp.uint8),
             context=shape((batch, tower.length, tower.channels), jnp.float16),
             references=shape((batch, refs, crop, crop, channels), jnp.float16),
             reference_valid=shape((batch, refs), jnp.bool_),

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr
 
-from flashface_jax.diffusion.loss import draw
+from flashface_jax.diffusion.loss import draw, total_loss
 from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.attention.backends import best_attention
 from flashface_jax.models.blocks import Compute
@@ -22,7 +22,7 @@ from flashface_jax.models.network import Params
 from flashface_jax.training.computation.batch import AnyBatch, batch_class
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.computation.step import (
-    make_sample_losses,
+    make_loss_terms,
     make_train_step,
     over_devices,
 )
@@ -101,10 +101,10 @@ class Program:
 
     def step(self, empty_tokens: Any) -> Any:
         """The compiled train step, (state, batch) -> (state, metrics); it takes the state."""
-        losses = over_devices(
-            make_sample_losses(self.system, self.config, jnp.asarray(empty_tokens)), self.layout
+        terms = over_devices(
+            make_loss_terms(self.system, self.config, jnp.asarray(empty_tokens)), self.layout
         )
-        step = make_train_step(losses, self.optimizer, self.config, self.layout)
+        step = make_train_step(terms, self.optimizer, self.config, self.layout)
         return jax.jit(
             step,
             donate_argnums=0,
@@ -202,7 +202,7 @@ def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
     program = Program.over(
         replace(config, accumulate=1, sharding=ShardingConfig()), jax.devices()[:1]
     )
-    losses = make_sample_losses(
+    terms = make_loss_terms(
         build_system(config.system, compute),
         config,
         jnp.zeros((1, config.system.text_tower.length), jnp.int32),
@@ -211,7 +211,8 @@ def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
     def loss(params: dict[str, Params], frozen: dict[str, Params], batch: AnyBatch) -> jax.Array:
         timesteps = config.system.schedule.timesteps
         drawn = draw(jax.random.key(0), config.latent_shape, timesteps, config.loss)
-        return losses(parts.join(params, frozen, config.lora), batch, drawn).mean()
+        of_samples = terms(parts.join(params, frozen, config.lora), batch, drawn)
+        return total_loss(of_samples, config.loss.weights).mean()
 
     state = program.shapes
     return jax.make_jaxpr(jax.value_and_grad(loss))(

@@ -10,7 +10,14 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from flashface_jax.diffusion.loss import Drawn, draw, noise_prediction_loss
+from flashface_jax.diffusion.loss import (
+    Drawn,
+    SampleValues,
+    denoise,
+    draw,
+    loss_terms,
+    total_loss,
+)
 from flashface_jax.diffusion.schedule import noise_levels
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.batch import AnyBatch
@@ -21,36 +28,39 @@ from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System
 
 Metrics = dict[str, Array]
-SampleLosses = Callable[[dict[str, Params], AnyBatch, Drawn], Float[Array, " batch"]]
+"""By name: numbers of the whole batch, all of which are logged, and what tells of its health."""
+Terms = dict[str, SampleValues]
+LossTerms = Callable[[dict[str, Params], AnyBatch, Drawn], Terms]
 
 
-def make_sample_losses(
+def make_loss_terms(
     system: System, config: TrainConfig, empty_tokens: Int[Array, "1 words"]
-) -> SampleLosses:
-    """Return the loss of each sample of a batch, a pure function of all parameters and the data."""
+) -> LossTerms:
+    """Return the terms of each sample's loss, a pure function of all parameters and the data."""
     levels = jnp.asarray(noise_levels(config.system.schedule), jnp.float32)
     inpaints = config.system.flashface.inpaints
 
-    def losses(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Float[Array, " batch"]:
+    def terms(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Terms:
         example = batch.example(system, params, drawn, empty_tokens, inpaints)
         model = system.flashface.bind(params["flashface"])
         prediction = config.system.schedule.prediction
-        return noise_prediction_loss(model, example, drawn, levels, prediction, config.loss)
+        denoised = denoise(model, example, drawn, levels, prediction)
+        return loss_terms(denoised, example, drawn, config.loss)
 
-    return losses
+    return terms
 
 
-def over_devices(losses: SampleLosses, layout: Layout) -> SampleLosses:
-    """The same of a batch that is spread over devices: each computes its own samples' losses.
+def over_devices(terms: LossTerms, layout: Layout) -> LossTerms:
+    """The same of a batch that is spread over devices: each computes its own samples' terms.
 
     Nothing passes between devices but parts of kernels, fetched by each block as it runs, and
     their gradients.
     """
 
-    def spread(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Float[Array, " batch"]:
+    def spread(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Terms:
         rows = PartitionSpec(EVERY_DEVICE)
         return jax.shard_map(
-            losses,
+            terms,
             mesh=layout.mesh,
             in_specs=(layout.specs(params), rows, rows),
             out_specs=rows,
@@ -61,7 +71,7 @@ def over_devices(losses: SampleLosses, layout: Layout) -> SampleLosses:
 
 
 def make_train_step(
-    sample_losses: SampleLosses,
+    sample_terms: LossTerms,
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     layout: Layout,
@@ -72,9 +82,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         def mean_loss(
             params: dict[str, Params], rows: tuple[AnyBatch, Drawn]
-        ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-            losses = sample_losses(parts.join(params, state.frozen, config.lora), *rows)
-            return losses.mean(), losses
+        ) -> tuple[Float[Array, ""], tuple[SampleValues, Terms]]:
+            terms = sample_terms(parts.join(params, state.frozen, config.lora), *rows)
+            losses = total_loss(terms, config.loss.weights)
+            return losses.mean(), (losses, terms)
 
         key = jax.random.fold_in(state.key, state.step)
         drawn = draw(key, shape, timesteps, config.loss)
@@ -82,7 +93,7 @@ def make_train_step(
         gradient = accumulated(
             jax.value_and_grad(mean_loss, has_aux=True), config.accumulate, layout
         )
-        (loss, losses), gradients = gradient(state.params, (batch, drawn))
+        (loss, (losses, terms)), gradients = gradient(state.params, (batch, drawn))
         with jax.named_scope("optimizer"):
             norm = optax.tree.norm(gradients)
             healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -94,6 +105,7 @@ def make_train_step(
             "gradient_norm": norm,
             "sample_loss": losses,
             "healthy": healthy,
+            **{f"loss/{name}": values.mean() for name, values in terms.items()},
         }
         return replace(state, healthy=healthy, **new), metrics
 
@@ -118,14 +130,14 @@ def accumulated(gradient: Callable[..., Any], batches: int, layout: Layout) -> C
     def of_all(params: Any, rows: Any) -> Any:
         leaves, structure = jax.tree.flatten(rows)
 
-        def add(total: Any, some: list[Array]) -> tuple[Any, Array]:
-            (loss, losses), gradients = gradient(params, jax.tree.unflatten(structure, some))
-            return jax.tree.map(jnp.add, total, (loss, gradients)), losses
+        def add(total: Any, some: list[Array]) -> tuple[Any, Any]:
+            (loss, samples), gradients = gradient(params, jax.tree.unflatten(structure, some))
+            return jax.tree.map(jnp.add, total, (loss, gradients)), samples
 
         zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-        total, losses = jax.lax.scan(add, zero, [divided(leaf) for leaf in leaves])
+        total, samples = jax.lax.scan(add, zero, [divided(leaf) for leaf in leaves])
         loss, gradients = jax.tree.map(lambda x: x / batches, total)
-        return (loss, joined(losses)), gradients
+        return (loss, jax.tree.map(joined, samples)), gradients
 
     return of_all
 

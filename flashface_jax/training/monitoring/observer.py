@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
+import jax.numpy as jnp
 from PIL import Image
 from tqdm import tqdm
 
@@ -17,8 +18,6 @@ from flashface_jax.training.monitoring.metrics import MetricsWriter
 from flashface_jax.training.monitoring.profiling import Profiler
 from flashface_jax.training.monitoring.telemetry import Speed, Throughput, device_memory, speed_on
 from flashface_jax.training.parallel.processes import is_first
-
-LOGGED = ("loss", "gradient_norm")
 
 
 class Observer:
@@ -32,7 +31,8 @@ class Observer:
 
     def __init__(self, program: Program, workdir: Path, step: int):
         self._cleanup = ExitStack()
-        self._metrics = self._cleanup.enter_context(closing(MetricsWriter(workdir, step)))
+        metrics = MetricsWriter(workdir, step, program.config.trackers)
+        self._metrics = self._cleanup.enter_context(closing(metrics))
         self._profiler = Profiler(workdir, program.config.profile_steps)
         self._cleanup.callback(self._profiler.close)
         self._throughput = Throughput(_speed(program))
@@ -68,7 +68,7 @@ class Observer:
 
     def after(self, step: int, metrics: Metrics) -> None:
         """A step was taken."""
-        self._throughput.add({name: metrics[name] for name in LOGGED})
+        self._throughput.add(logged(metrics))
         self.tell(self._profiler.after(step, metrics["loss"]))
         self._progress.update()
 
@@ -92,6 +92,18 @@ class Observer:
         """Print a line above the progress bar."""
         if line and is_first():
             self._progress.write(line)
+
+
+def logged(metrics: Metrics) -> Metrics:
+    """What of a step's metrics is averaged and logged: every number that is of the whole batch.
+
+    What is left out tells of health alone: whether all was finite, and each sample's loss.
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.number)
+    }
 
 
 def _speed(program: Program) -> Speed:

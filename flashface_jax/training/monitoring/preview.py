@@ -15,8 +15,10 @@ from flashface_jax.data.dataset import VALIDATION, IdClusters
 from flashface_jax.sampling.program import Request, Sampler, make_generate, request_specs
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.state import TrainState
+from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
-from flashface_jax.training.monitoring.identity_similarity import Likeness, open_likeness
+from flashface_jax.training.monitoring.held_out_metric import HeldOutMetric, MadeImages
+from flashface_jax.training.monitoring.identity_judge import open_identity_judge
 from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import sampling_plan
 from flashface_jax.weights.tokenizer import Tokenizer
@@ -29,24 +31,41 @@ class Preview:
     Attributes:
         asked: the people, and the images asked for.
         generate: makes the images; every process must call it.
-        likeness: judges how much they look like the people, or None.
+        metrics: judge the images.
         cell: side of a cell of the sheet in pixels.
     """
 
     asked: HeldOut
     generate: Callable[[TrainState], UInt8[np.ndarray, "people H W 3"]]
-    likeness: Likeness | None
+    metrics: tuple[HeldOutMetric, ...]
     cell: int
 
     def scores(self, images: UInt8[np.ndarray, "people H W 3"]) -> dict[str, float]:
-        """How much the images look like the people; empty without a judge."""
-        if self.likeness is None:
-            return {}
-        return self.likeness(images, self.asked.targets, self.asked.face_boxes)
+        """What the metrics say of the images; empty without any."""
+        made = MadeImages(
+            images=images,
+            targets=self.asked.targets,
+            references=np.asarray(self.asked.request.references),
+            prompts=tuple(self.asked.captions),
+            face_boxes=self.asked.face_boxes,
+        )
+        return {name: value for metric in self.metrics for name, value in metric(made).items()}
 
     def sheet(self, images: UInt8[np.ndarray, "people H W 3"]) -> Image.Image:
         """A row a person: references, the real photo, and the image made."""
         return held_out_sheet(self.asked, {"generated": images}, self.cell)
+
+
+def held_out_metrics(config: TrainConfig) -> tuple[HeldOutMetric, ...]:
+    """The metrics that a run is configured with.
+
+    Raises:
+        ValueError: one cannot be opened.
+    """
+    metrics = []
+    if config.identity_judge:
+        metrics.append(open_identity_judge(Path(config.identity_judge)))
+    return tuple(metrics)
 
 
 def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) -> Preview | None:
@@ -80,10 +99,8 @@ def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) ->
             images = multihost_utils.process_allgather(images, tiled=True)
         return np.asarray(images)[:people]
 
-    likeness = open_likeness(Path(config.likeness)) if config.likeness else None
-    return Preview(
-        asked, generate, likeness, 2 * shape.image_size if shape.image_size <= 128 else 256
-    )
+    cell = 2 * shape.image_size if shape.image_size <= 128 else 256
+    return Preview(asked, generate, held_out_metrics(config), cell)
 
 
 def _repeated(request: Request, multiple: int) -> Request:

@@ -12,6 +12,7 @@ from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.monitoring.observer import Observer
 from flashface_jax.training.monitoring.preview import make_preview
+from flashface_jax.training.monitoring.trackers.registry import check_trackers
 from flashface_jax.training.parallel.processes import StopRequest, is_first, say, total
 from flashface_jax.training.run.checkpoint import Checkpoints
 from flashface_jax.training.run.data import TrainingData, open_data
@@ -34,10 +35,11 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
     stop by SIGTERM, they save, say so, and return the state so far.
 
     Raises:
-        ValueError: if `workdir` holds a run of another configuration, or the data or the devices
-            do not fit.
+        ValueError: if `workdir` holds a run of another configuration, the data or the devices do
+            not fit, or a tracker cannot be opened.
         DivergedError: if a loss or gradient is not finite; the state before it is saved.
     """
+    check_trackers(config.trackers)
     require_same_run(workdir, config)
     if newest_checkpoint(workdir) is None:
         initial_weights(config)  # refused before the data are opened, which may take long

@@ -23,9 +23,10 @@ RESUMABLE_CHANGES = {
     "sharding",
     "log_every",
     "checkpoint_every",
+    "trackers",
     "grid_every",
     "grid_people",
-    "likeness",
+    "identity_judge",
     "keep_checkpoints",
     "profile_steps",
 }

@@ -4,25 +4,20 @@ The judge is a recognition network: ArcFace of an insightface model pack for pho
 trained on drawn people (`evaluation/identity.py`) for the built-in world.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from flashface_jax.evaluation.identity import IdentityEncoder, similarity
 from flashface_jax.faces.choose import MIN_SCORE
 from flashface_jax.faces.detect import FaceDetector
 from flashface_jax.faces.embedding import ArcFaceEmbedder, FaceEmbedder
 from flashface_jax.faces.insightface_detector import InsightFaceDetector
-
-Images = UInt8[np.ndarray, "people H W 3"]
-Boxes = Float[np.ndarray, "people 4"]
-Likeness = Callable[[Images, Images, Boxes], dict[str, float]]
-"""From images, the real photos and the face boxes that were asked for, to metrics."""
+from flashface_jax.training.monitoring.held_out_metric import HeldOutMetric, MadeImages
 
 
-def open_likeness(place: Path) -> Likeness:
+def open_identity_judge(place: Path) -> HeldOutMetric:
     """Open a judge.
 
     Args:
@@ -35,27 +30,32 @@ def open_likeness(place: Path) -> Likeness:
         return by_arcface(InsightFaceDetector(place), ArcFaceEmbedder(place))
     if not place.is_file():
         raise ValueError(
-            f"likeness is {place}, which does not exist: name an .npz file of an identity encoder, "
-            "or the folder of an insightface model pack."
+            f"identity_judge is {place}, which does not exist: name an .npz file of an identity "
+            "encoder, or the folder of an insightface model pack."
         )
     encoder = IdentityEncoder.load(place)
 
-    def by_encoder(made: Images, real: Images, boxes: Boxes) -> dict[str, float]:
-        likeness = similarity(encoder.embed(made, boxes), encoder.embed(real, boxes))
-        return {"identity_similarity": float(likeness.mean())}
+    def by_encoder(made: MadeImages) -> dict[str, float]:
+        found, real = (
+            encoder.embed(images, made.face_boxes) for images in (made.images, made.targets)
+        )
+        return {"identity_similarity": float(similarity(found, real).mean())}
 
     return by_encoder
 
 
-def by_arcface(detector: FaceDetector, embedder: FaceEmbedder) -> Likeness:
+def by_arcface(detector: FaceDetector, embedder: FaceEmbedder) -> HeldOutMetric:
     """Judge by the largest face of each image; people whose image shows none are counted apart."""
 
     def largest(image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, " dims"] | None:
         faces = [face for face in detector.detect(image) if face.score >= MIN_SCORE]
         return embedder.embed(image, faces[:1])[0] if faces else None
 
-    def judge(made: Images, real: Images, boxes: Boxes) -> dict[str, float]:
-        pairs = [(largest(one), largest(other)) for one, other in zip(made, real, strict=True)]
+    def judge(made: MadeImages) -> dict[str, float]:
+        pairs = [
+            (largest(one), largest(other))
+            for one, other in zip(made.images, made.targets, strict=True)
+        ]
         judged = [100 * float(a @ b) for a, b in pairs if a is not None and b is not None]
         found = {"faces_found": sum(a is not None for a, _ in pairs) / len(pairs)}
         if judged:
