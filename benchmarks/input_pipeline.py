@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.loading.draws import DrawOptions, DropRates, draw_sample
@@ -70,7 +70,7 @@ def make_dataset(root: Path, identities: int = 300, photos: int = 12) -> IdClust
     print(f"{len(entries)} photos of {size / len(entries) / 1000:.0f} kB")
     for reference_size in (0, 224):
         began, out = time.perf_counter(), root / f"data-{reference_size}"
-        options = BuildOptions(Form(reference_size=reference_size), held_out=0)
+        options = BuildOptions(PhotoFormat(reference_size=reference_size), held_out=0)
         build(folder, out, options)
         seconds = time.perf_counter() - began
         what = "with face crops" if reference_size else "photos alone"

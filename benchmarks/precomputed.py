@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from flashface_jax.data.building.drawn_photos import write_photos
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.loading.draws import DrawOptions
@@ -89,7 +89,7 @@ def rates(config: TrainConfig, photos: int, folder: Path) -> tuple[float, float]
     """Samples a second from photos, with stored face crops, and from latents."""
     world = SyntheticWorld(0, PEOPLE, photos // PEOPLE, SIDE)
     write_photos(world, range(PEOPLE), folder / "photos", lambda: None)
-    form = Form(reference_size=config.system.reference_size)
+    form = PhotoFormat(reference_size=config.system.reference_size)
     dataset = IdClusters(build(folder / "photos", folder / "data", BuildOptions(form, held_out=0)))
     captions = [photo.caption for photo in dataset.photos("train")]
     words = config.system.text_tower.length

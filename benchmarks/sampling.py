@@ -38,7 +38,7 @@ from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import network
 from flashface_jax.sampling.pipeline import hold
-from flashface_jax.sampling.program import Request, Sampler, make_generate
+from flashface_jax.sampling.program import RequestBatch, Sampler, make_generate
 from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
 
 SCHEDULE = ScheduleConfig()
@@ -169,9 +169,9 @@ def time_step(options: argparse.Namespace, batch: int, params: Any, released: An
         )
 
 
-def whole_request(options: argparse.Namespace, batch: int, crop: int) -> Request:
+def whole_request(options: argparse.Namespace, batch: int, crop: int) -> RequestBatch:
     """A request for images of one person; its prompts mean nothing."""
-    return Request(
+    return RequestBatch(
         tokens=jnp.ones((batch, 77), jnp.int32),
         negative_tokens=jnp.ones((1, 77), jnp.int32),
         references=jnp.zeros((1, options.references, crop, crop, 3), jnp.uint8),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.dataset import REFERENCES, IdClusters
 from flashface_jax.data.id_clusters.build import build
 
@@ -84,8 +84,8 @@ def people(folder, photos, seed=0):
 
 def options(**chosen):
     """Options of a build: of the form if it knows them."""
-    form = {name: chosen.pop(name) for name in list(chosen) if name in vars(Form())}
-    return BuildOptions(form=Form(**form), **{"threads": 2, **chosen})
+    form = {name: chosen.pop(name) for name in list(chosen) if name in vars(PhotoFormat())}
+    return BuildOptions(form=PhotoFormat(**form), **{"threads": 2, **chosen})
 
 
 def built(source, out, **chosen):

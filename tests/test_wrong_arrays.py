@@ -13,12 +13,12 @@ import pytest
 
 from flashface_jax.diffusion.guidance import Guidance
 from flashface_jax.diffusion.loss import (
-    Drawn,
     Example,
     LossConfig,
-    denoise,
+    LossNoise,
     loss_weight,
 )
+from flashface_jax.diffusion.loss import denoise as denoise_targets
 from flashface_jax.diffusion.sampling import (
     Conditioning,
     ReferenceLatents,
@@ -50,8 +50,8 @@ from flashface_jax.models.flashface import FlashFace
 from flashface_jax.models.network import network
 from flashface_jax.models.unet import References
 from flashface_jax.sampling.pipeline import FlashFacePipeline
-from flashface_jax.sampling.program import Inpainting, Request, Sampler
-from flashface_jax.sampling.requests import Painting, Person
+from flashface_jax.sampling.program import InpaintingBatch, RequestBatch, Sampler
+from flashface_jax.sampling.requests import InpaintingImage, Person
 from flashface_jax.weights.system import build_system
 from tests.small import CONFIG
 
@@ -91,21 +91,21 @@ EXAMPLE = Example(
     of(2, 3, 4, 4, 12),
     of(2, 3, dtype=bool),
 )  # fmt: skip
-DRAWN = Drawn(TIME, of(2, 8, 8, 12), of(2, 8, 8, 12))
+DRAWN = LossNoise(TIME, of(2, 8, 8, 12), of(2, 8, 8, 12))
 REFERENCES = ReferenceLatents(of(1, 3, 4, 4, 12), of(1, 40, 16))
 SHOWN = Conditioning(
     of(2, 40, 16), of(2, 40, 16), REFERENCES, of(1, 3), of(1, 1), of(2, 8, 8, 1)
 )  # fmt: skip
 KEYS = jax.random.split(jax.random.key(0), 2)
-REQUEST = Request(
+REQUEST = RequestBatch(
     ints(2, 40), ints(1, 40), jnp.asarray(pixels(1, 4, 32, 32, 3)), of(1, 4), of(1, 1),
     of(2, 8, 8, 1), of(2, dtype=jnp.uint32),
 )  # fmt: skip
 PERSON = Person(pixels(1, 32, 32, 3))
-PAINTING = Painting(
+PAINTING = InpaintingImage(
     pixels(64, 64, 3), np.zeros((64, 64, 1), np.float32), np.zeros((8, 8, 1), np.float32)
 )
-PAINTED = Inpainting(jnp.asarray(pixels(2, 64, 64, 3)), of(2, 64, 64, 1), of(2, 8, 8, 1))
+PAINTED = InpaintingBatch(jnp.asarray(pixels(2, 64, 64, 3)), of(2, 64, 64, 1), of(2, 8, 8, 1))
 
 
 def flashface(method, **arguments):
@@ -142,7 +142,7 @@ def begin(**wrong):
 
 
 def loss(example=EXAMPLE, drawn=DRAWN, levels=LEVELS):
-    return flashface(lambda model: denoise(model, example, drawn, levels, "noise").noise)
+    return flashface(lambda model: denoise_targets(model, example, drawn, levels, "noise").noise)
 
 
 def sampled(shown=SHOWN, noise=DRAWN.noise, keys=KEYS):
@@ -287,7 +287,7 @@ SHAPES = [
      "request.inpainting.repaint", "Sampler.begin", "shape (2, 4, 8, 1)",
      "(batch, h, w, 1) with batch = 2 (as in `request.tokens`), h = 8 (as in `request.face_mask`), "
      "w = 8 (as in `request.face_mask`)"),
-    (lambda: begin(inpainting=Inpainting(
+    (lambda: begin(inpainting=InpaintingBatch(
         jnp.asarray(pixels(2, 32, 64, 3)), of(2, 32, 64, 1), of(2, 8, 8, 1))),
      "request.inpainting.images", "Sampler.begin", "32x64 pixels",
      "64x64, 8 for each position of `request.face_mask`"),
@@ -296,7 +296,7 @@ SHAPES = [
     (lambda: changed(PERSON, faces=pixels(32, 32, 3)).__post_init__(), "faces", "Person",
      "shape (32, 32, 3)", "(refs, R, R, 3)"),
     (lambda: changed(PAINTING, repaint_pixels=np.zeros((64, 32, 1), np.float32)).__post_init__(),
-     "repaint_pixels", "Painting", "shape (64, 32, 1)",
+     "repaint_pixels", "InpaintingImage", "shape (64, 32, 1)",
      "(H, W, 1) with H = 64 (as in `image`), W = 64 (as in `image`)"),
 ]  # fmt: skip
 

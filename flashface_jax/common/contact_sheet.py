@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from flashface_jax.common.errors import DAMAGED_PICTURE
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -68,7 +68,7 @@ def write_sheet(place: Path, pictures: Sequence[Path], most: int = 64) -> None:
     cell = min(LARGEST_CELL, 2 * max(images[0].shape[:2]))
     info = PngInfo()
     info.add_text(*MARK)
-    with whole_file(place) as draft:
+    with atomic_file(place) as draft:
         contact_sheet(rows, cell=cell).save(draft, format="PNG", pnginfo=info)
 
 

@@ -32,7 +32,7 @@ def require_space(path: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Give an empty directory that becomes `path` if the block succeeds, and vanishes if not.
 
     Raises:
@@ -50,7 +50,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a hidden place that becomes `path`, or replaces it, if the block succeeds."""
     draft = path.with_name(f".{path.name}.part")
     try:

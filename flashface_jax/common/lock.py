@@ -9,7 +9,7 @@ LOCK = ".id_clusters-build.lock"
 
 
 @contextlib.contextmanager
-def alone_in(root: Path) -> Iterator[None]:
+def exclusive_lock(root: Path) -> Iterator[None]:
     """Hold a directory for one build or removal at a time; a killed one holds nothing.
 
     Raises:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flashface_jax.common.files import new_directory, require_new, require_space
+from flashface_jax.common.files import atomic_directory, require_new, require_space
 from flashface_jax.convert.files.state_files import (
     Form,
     Precision,
@@ -94,7 +94,7 @@ def export(directory: Path, out: Path, form: Form, precision: Precision) -> None
     tables = {name: TABLES[name](getattr(weights.config, name)) for name in held}
     files = [file for file in FILES if file.parts[0] in held]
     require_space(out, _bytes(weights, files, tables, networks, form, precision))
-    with new_directory(out) as draft:
+    with atomic_directory(out) as draft:
         for file in files:
             state: State = {}
             for part in file.parts:

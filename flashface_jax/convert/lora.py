@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashface_jax.common.files import require_new, whole_file
+from flashface_jax.common.files import atomic_file, require_new
 from flashface_jax.convert.files.state_files import Precision, in_precision, write_safetensors
 from flashface_jax.convert.table import ConversionError
 from flashface_jax.models.lora import Lora, LoraConfig
@@ -88,7 +88,7 @@ def export_lora(
         "ss_network_alpha": str(config.alpha),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as draft:
+    with atomic_file(out) as draft:
         write_safetensors(tensors, draft, about)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from flashface_jax.common.files import new_directory, require_space
+from flashface_jax.common.files import atomic_directory, require_space
 from flashface_jax.convert.files.tensors import Tensors
 from flashface_jax.convert.files.torch_file import TorchFile, UnreadableError
 from flashface_jax.convert.official import (
@@ -108,7 +108,7 @@ def write_weights(
     """
     _check(parts, networks)
     _check_space(out, [networks[part.name] for part in parts])
-    with new_directory(out) as draft:
+    with atomic_directory(out) as draft:
         write_config(draft, config)
         if write_tokenizer is not None:
             write_tokenizer(draft / "tokenizer")

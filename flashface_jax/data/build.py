@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from flashface_jax.common.command_line import Parser, run_command
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.building.removals import Removals, in_vain, read_removals
 from flashface_jax.data.manifest import find_manifest
 
@@ -30,7 +30,7 @@ from flashface_jax.data.manifest import find_manifest
 def make_parser(prog: str) -> Parser:
     """Describe the command line."""
     parser = Parser(prog=prog, description=__doc__)
-    form, default = Form(), BuildOptions()
+    form, default = PhotoFormat(), BuildOptions()
     add = parser.add_argument
     add("--source", type=Path, required=True, help="a manifest, or the folder that holds it")
     add("--out", type=Path, required=True, help="directory for the dataset (TFDS' data_dir)")
@@ -101,7 +101,9 @@ def _run(arguments: Sequence[str] | None, prog: str) -> None:
     asked = make_parser(prog).parse_args(arguments)
     find_manifest(asked.source)
     options = BuildOptions(
-        form=Form(asked.longest_side, asked.quality, asked.reference_size, asked.check_pixels),
+        form=PhotoFormat(
+            asked.longest_side, asked.quality, asked.reference_size, asked.check_pixels
+        ),
         held_out=asked.held_out,
         seed=asked.seed,
         shard_bytes=asked.shard_megabytes * 1_000_000,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flashface_jax.common.errors import sentence, shortened
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.common.from_json import from_json
 
 FILE_NAME = "manifest.jsonl"
@@ -141,7 +141,7 @@ def _unusable(landmarks: Any) -> bool:
 
 def write_manifest(path: Path, entries: Iterable[PhotoEntry]) -> None:
     """Write a manifest; a file that exists is whole."""
-    with whole_file(path) as draft, draft.open("w", encoding="ascii") as file:
+    with atomic_file(path) as draft, draft.open("w", encoding="ascii") as file:
         for entry in entries:
             file.write(json.dumps(entry.described()) + "\n")
 

@@ -23,9 +23,13 @@ from flashface_jax.evaluation.identity import (
     verification_auc,
 )
 from flashface_jax.sampling.pipeline import FlashFacePipeline
-from flashface_jax.sampling.program import Request
+from flashface_jax.sampling.program import RequestBatch
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.monitoring.held_out import (
+    HeldOutBatch,
+    held_out_requests,
+    held_out_sheet,
+)
 from flashface_jax.training.run.loop import train
 from flashface_jax.weights.system import sampling_plan
 from flashface_jax.world import SyntheticWorld
@@ -60,7 +64,7 @@ def recognition(
     return encoder, {"auc": found.auc, "same": found.same[0], "different": found.different[0]}
 
 
-def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOut) -> dict[str, np.ndarray]:
+def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOutBatch) -> dict[str, np.ndarray]:
     """Draw every person with their references, with another person's, and without any.
 
     Prompts, face positions and seeds are the same in all three.
@@ -75,14 +79,14 @@ def draw_conditions(pipeline: FlashFacePipeline, asked: HeldOut) -> dict[str, np
     }
     plan = sampling_plan(pipeline.config.sampling, pipeline.config.schedule)
 
-    def draw(request: Request) -> np.ndarray:
+    def draw(request: RequestBatch) -> np.ndarray:
         return np.asarray(pipeline.generate(pipeline.params, request, plan))
 
     return {name: draw(request) for name, request in conditions.items()}
 
 
 def judge(
-    encoder: IdentityEncoder, asked: HeldOut, made: dict[str, np.ndarray]
+    encoder: IdentityEncoder, asked: HeldOutBatch, made: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Similarity of each image to the real target photo, cosine x 100, by condition."""
     boxes = asked.face_boxes
@@ -113,7 +117,7 @@ def report(scores: dict[str, np.ndarray], trust: dict[str, float]) -> tuple[str,
     return "\n".join(lines), carried
 
 
-def draw_prompts(pipeline: FlashFacePipeline, asked: HeldOut, people: int) -> Image.Image:
+def draw_prompts(pipeline: FlashFacePipeline, asked: HeldOutBatch, people: int) -> Image.Image:
     """A few held-out people under several prompts, some of which contradict the references."""
     rows, titles = [], []
     for person in range(people):
@@ -125,7 +129,7 @@ def draw_prompts(pipeline: FlashFacePipeline, asked: HeldOut, people: int) -> Im
     return contact_sheet(rows, cell=128, column_titles=columns, row_titles=titles)
 
 
-def write_people(out: Path, asked: HeldOut, people: int) -> None:
+def write_people(out: Path, asked: HeldOutBatch, people: int) -> None:
     """Write reference crops as files, for trying sample.py."""
     for person in range(people):
         folder = out / "people" / f"{person:02d}"

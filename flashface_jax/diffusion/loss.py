@@ -55,7 +55,7 @@ class Example:
 
 
 @struct.dataclass
-class Drawn:
+class LossNoise:
     """What is random about the loss of a batch.
 
     Attributes:
@@ -167,12 +167,12 @@ def stratified_timesteps(key: jax.Array, batch: int, timesteps: int) -> Int[Arra
     return jnp.minimum((place * timesteps).astype(jnp.int32), timesteps - 1)
 
 
-def draw(
+def draw_loss_noise(
     key: jax.Array, latents: tuple[int, int, int, int], timesteps: int, config: LossConfig
-) -> Drawn:
+) -> LossNoise:
     """Draw for a batch of latents of that shape, (batch, h, w, c)."""
     time_key, noise_key, posterior_key = jax.random.split(key, 3)
-    return Drawn(
+    return LossNoise(
         timestep=stratified_timesteps(time_key, latents[0], timesteps),
         noise=draw_noise(noise_key, latents, config.noise_offset),
         posterior_noise=jax.random.normal(posterior_key, latents),
@@ -183,7 +183,7 @@ def draw(
 def denoise(
     model: FlashFace,
     example: Example,
-    drawn: Drawn,
+    drawn: LossNoise,
     levels: Float[Array, " timesteps"],
     prediction: Prediction,
 ) -> Denoised:
@@ -217,7 +217,7 @@ def denoise(
 
 
 def noise_error(
-    denoised: Denoised, example: Example, drawn: Drawn, config: LossConfig
+    denoised: Denoised, example: Example, drawn: LossNoise, config: LossConfig
 ) -> SampleValues:
     """Weighted mean squared error on ε: the paper's loss."""
     error = jnp.mean((denoised.noise - drawn.noise) ** 2, axis=(1, 2, 3))
@@ -225,7 +225,7 @@ def noise_error(
 
 
 def face_error(
-    denoised: Denoised, example: Example, drawn: Drawn, config: LossConfig
+    denoised: Denoised, example: Example, drawn: LossNoise, config: LossConfig
 ) -> SampleValues:
     """The same, averaged over the target's face box alone; 0 where that covers no position."""
     error = jnp.sum(example.face * (denoised.noise - drawn.noise) ** 2, axis=(1, 2, 3))
@@ -233,13 +233,13 @@ def face_error(
     return loss_weight(denoised.sigma, config) * error / jnp.maximum(inside, 1)
 
 
-Term = Callable[[Denoised, Example, Drawn, LossConfig], SampleValues]
+Term = Callable[[Denoised, Example, LossNoise, LossConfig], SampleValues]
 TERMS: dict[str, Term] = {"noise": noise_error, "face": face_error}
 """Terms by the names that `LossWeights` gives them."""
 
 
 def loss_terms(
-    denoised: Denoised, example: Example, drawn: Drawn, config: LossConfig
+    denoised: Denoised, example: Example, drawn: LossNoise, config: LossConfig
 ) -> dict[str, SampleValues]:
     """Every term that counts, of each sample, before its weight."""
     return {name: TERMS[name](denoised, example, drawn, config) for name in config.weights.counted}

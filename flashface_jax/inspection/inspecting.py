@@ -24,7 +24,7 @@ from flashface_jax.inspection.measuring.reading import (
     choose_identities,
     some_of,
 )
-from flashface_jax.inspection.measuring.samples import SeenSample, draw_samples, seen
+from flashface_jax.inspection.measuring.samples import SampleView, draw_samples, seen
 from flashface_jax.inspection.measuring.statistics import SplitStatistics, split_statistics
 from flashface_jax.inspection.measuring.suspicion import Limits
 from flashface_jax.inspection.measuring.throughput import Throughput, throughput
@@ -133,7 +133,7 @@ def _pool(
 
 def _samples(
     dataset: IdClusters, split: str, options: InspectOptions, tokenizer: Tokenizer | None
-) -> tuple[tuple[SeenSample, ...], str]:
+) -> tuple[tuple[SampleView, ...], str]:
     """Training samples to look at, or why there are none."""
     if not options.samples:
         return (), ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flashface_jax.inspection.measuring.samples import SeenSample
+from flashface_jax.inspection.measuring.samples import SampleView
 from flashface_jax.inspection.measuring.statistics import SplitStatistics
 from flashface_jax.inspection.measuring.suspicion import Limits
 from flashface_jax.inspection.measuring.throughput import Throughput
@@ -61,7 +61,7 @@ class Report:
     suspicious_total: int
     ordinary: tuple[DrawnCluster, ...]
     sampled_split: str
-    samples: tuple[SeenSample, ...]
+    samples: tuple[SampleView, ...]
     samples_problem: str
     throughput: Throughput | None
     throughput_problem: str

@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from flashface_jax.common.contact_sheet import MARK, contact_sheet, is_sheet
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.data.dataset import PhotoRecord, Photos
 from flashface_jax.data.loading.transforms import UndecodableError, decode
 from flashface_jax.inspection.measuring.clusters import Cluster
 from flashface_jax.inspection.measuring.reading import read_record
-from flashface_jax.inspection.measuring.samples import SeenSample
+from flashface_jax.inspection.measuring.samples import SampleView
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -152,14 +152,14 @@ def _crossed_out() -> Pixels:
     return np.asarray(blank)
 
 
-def sample_sheet(samples: Sequence[SeenSample]) -> Image.Image:
+def sample_sheet(samples: Sequence[SampleView]) -> Image.Image:
     """A contact sheet of training samples: a row each, the target and its references."""
     rows = [[sample.target, *sample.references] for sample in samples]
     titles = [_sample_title(sample) for sample in samples]
     return contact_sheet(rows, cell=256, row_titles=titles)
 
 
-def _sample_title(sample: SeenSample) -> str:
+def _sample_title(sample: SampleView) -> str:
     dropped = f" [dropped: {', '.join(sample.dropped)}]" if sample.dropped else ""
     name, caption = (" ".join(text.split()) for text in (sample.name, sample.caption))
     return f"{name[:60]}{dropped}: {caption}"[:LONGEST_TITLE]
@@ -169,7 +169,7 @@ def write_png(path: Path, image: Image.Image) -> Path:
     """Write a PNG that `is_sheet` knows; a file that exists is whole."""
     info = PngInfo()
     info.add_text(*MARK)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         image.save(draft, format="PNG", pnginfo=info)
     return path
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.inspection.page.charts import picture_of
 from flashface_jax.inspection.page.datasheet import datasheet
 from flashface_jax.inspection.page.page import page
@@ -39,7 +39,7 @@ def write_report(report: Report, out: Path) -> list[Path]:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return path
 

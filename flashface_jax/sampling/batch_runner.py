@@ -10,7 +10,7 @@ import jax
 
 from flashface_jax.common.errors import sentence
 from flashface_jax.faces.detect import FaceDetector
-from flashface_jax.sampling.job_loader import Preparation, Prepared
+from flashface_jax.sampling.job_loader import JobLoader, LoadedJob
 from flashface_jax.sampling.jobs import Job
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.records import SOFTWARE, Record, Weights, read_record, write_png
@@ -55,7 +55,7 @@ class Reporter:
 
 
 @dataclass
-class Studio:
+class BatchRunner:
     """Makes jobs with a pipeline, which is opened only when there is something to make.
 
     Attributes:
@@ -82,9 +82,9 @@ class Studio:
         return self.open_pipeline()
 
     @cached_property
-    def preparation(self) -> Preparation:
+    def loader(self) -> JobLoader:
         """What reads photos."""
-        return Preparation(self.config, self.find_detector, self.reporter.note)
+        return JobLoader(self.config, self.find_detector, self.reporter.note)
 
     def run(self, jobs: Sequence[Job], out: Path) -> Outcome:
         """Make every job that is not made yet; what fails is reported, and the rest goes on.
@@ -108,7 +108,7 @@ class Studio:
         own = jobs[jax.process_index() :: jax.process_count()]
         todo = [job for job in own if self._is_open(job, out, outcome)]
         self.reporter.kept(len(outcome.kept))
-        for batch in self._batches(self._prepared(todo, outcome)):
+        for batch in self._batches(self._loaded(todo, outcome)):
             self._make(batch, out, outcome)
         return outcome
 
@@ -116,7 +116,7 @@ class Studio:
         path = out / f"{job.name}.png"
         try:
             if not path.exists():
-                self.preparation.check(job)
+                self.loader.check(job)
                 return True
             if not self._is_of(path, job):
                 raise ValueError(f"{path} was made otherwise: choose another --out, or remove it.")
@@ -138,19 +138,19 @@ class Studio:
         outcome.failed[job.name] = sentence(error)
         self.reporter.failed(job.name, error)
 
-    def _prepared(self, jobs: Sequence[Job], outcome: Outcome) -> Iterator[Prepared]:
+    def _loaded(self, jobs: Sequence[Job], outcome: Outcome) -> Iterator[LoadedJob]:
         for job in jobs:
             try:
-                prepared = self.preparation.prepare(job)
+                loaded = self.loader.load(job)
             except (ValueError, OSError) as error:
                 self._fail(job, error, outcome)
             else:
-                yield prepared
+                yield loaded
 
-    def _batches(self, prepared: Iterator[Prepared]) -> Iterator[list[Prepared]]:
+    def _batches(self, loaded: Iterator[LoadedJob]) -> Iterator[list[LoadedJob]]:
         """Collect jobs that one program can make; few wait for others, so some are alone."""
-        waiting: dict[Hashable, list[Prepared]] = defaultdict(list)
-        for one in prepared:
+        waiting: dict[Hashable, list[LoadedJob]] = defaultdict(list)
+        for one in loaded:
             group = waiting[one.program]
             group.append(one)
             if len(group) == self.at_a_time:
@@ -159,15 +159,16 @@ class Studio:
                 yield waiting.pop(next(iter(waiting)))
         yield from waiting.values()
 
-    def _make(self, batch: list[Prepared], out: Path, outcome: Outcome) -> None:
+    def _make(self, batch: list[LoadedJob], out: Path, outcome: Outcome) -> None:
         first, pipeline = batch[0], self.pipeline  # whose opening may have something to say
         evaluations = int(sampling_plan(first.sampling, self.config.schedule).count)
         self.reporter.begin(len(batch), evaluations)
-        shots = [one.shot for one in batch]
-        shots += shots[-1:] * (self.at_a_time - len(shots))  # or a last batch would be compiled for
-        alike = all(shot.people == shots[0].people for shot in shots)
+        requests = [one.request for one in batch]
+        # Filled up, or a last, smaller batch would be compiled for.
+        requests += requests[-1:] * (self.at_a_time - len(requests))
+        alike = all(request.people == requests[0].people for request in requests)
         made = pipeline.make(
-            shots,
+            requests,
             sampling=first.sampling,
             size=first.size,
             cache=self.cache if alike else None,
@@ -178,15 +179,15 @@ class Studio:
             write_png(path, one.finish(image), self._record(one))
             outcome.made.append(path)
 
-    def _record(self, one: Prepared) -> Record:
+    def _record(self, one: LoadedJob) -> Record:
         return Record(
             software=SOFTWARE,
             job=one.job.described(),
             sampling=asdict(one.sampling),
             size=one.size,
-            references=tuple(person.sha256 for person in one.shot.people),
+            references=tuple(person.sha256 for person in one.request.people),
             painted=None if one.photo is None else one.photo.sha256,
             weights=Weights(str(self.weights), self.pipeline.weights_sha256),
             precision=self.pipeline.precision,
-            detector=self.preparation.detector if one.job.finds_faces else None,
+            detector=self.loader.detector if one.job.finds_faces else None,
         )

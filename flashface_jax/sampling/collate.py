@@ -1,4 +1,4 @@
-"""The shots of a batch as arrays: padded to the same shapes, and checked to go together."""
+"""The requests of a batch as arrays: padded to the same shapes, and checked to go together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from flashface_jax.sampling.program import Inpainting
-from flashface_jax.sampling.requests import Painting, Person
+from flashface_jax.sampling.program import InpaintingBatch
+from flashface_jax.sampling.requests import InpaintingImage, Person
 
 PLACES = 4
 """References are padded with masked places to a multiple of this, so that a person with three
@@ -16,7 +16,7 @@ photos after one with four compiles nothing."""
 
 
 @dataclass(frozen=True)
-class PeopleArrays:
+class PeopleBatch:
     """People of one image for all, or of each image, padded to the same number of places."""
 
     references: UInt8[np.ndarray, "sets refs R R 3"]
@@ -24,7 +24,7 @@ class PeopleArrays:
     share: Float[np.ndarray, "mixes people"]
 
 
-def stack_people(mixes: Sequence[tuple[Person, ...]], size: int) -> PeopleArrays:
+def collate_people(mixes: Sequence[tuple[Person, ...]], size: int) -> PeopleBatch:
     """Pad people to the most of any image, and references to a multiple of PLACES."""
     most_people = max(map(len, mixes))
     most = max(len(person.faces) for people in mixes for person in people)
@@ -45,28 +45,28 @@ def stack_people(mixes: Sequence[tuple[Person, ...]], size: int) -> PeopleArrays
             weight[i, j, :count] = person.counts
             share[i, j] = person.share / total
     sets = len(mixes) * most_people
-    return PeopleArrays(
+    return PeopleBatch(
         references.reshape(sets, *references.shape[2:]), weight.reshape(sets, places), share
     )
 
 
-def stack_paintings(
-    paintings: Sequence[Painting | None], size: tuple[int, int]
-) -> Inpainting | None:
+def collate_inpainting(
+    inpaintings: Sequence[InpaintingImage | None], size: tuple[int, int]
+) -> InpaintingBatch | None:
     """Stack the images to paint into; all images of a batch have one, or none has."""
-    given = [painting for painting in paintings if painting is not None]
+    given = [inpainting for inpainting in inpaintings if inpainting is not None]
     if not given:
         return None
-    if len(given) < len(paintings):
+    if len(given) < len(inpaintings):
         raise ValueError("A batch either paints into images or does not: split it.")
-    for painting in given:
-        if painting.image.shape[:2] != size:
+    for inpainting in given:
+        if inpainting.image.shape[:2] != size:
             raise ValueError(
-                f"An image to paint into is {painting.image.shape[0]}x{painting.image.shape[1]} "
+                f"An image to paint into is {inpainting.image.shape[0]}x{inpainting.image.shape[1]} "
                 f"pixels; it must be {size[0]}x{size[1]}."
             )
-    return Inpainting(
-        images=jnp.asarray(np.stack([painting.image for painting in given])),
-        repaint_pixels=jnp.asarray(np.stack([painting.repaint_pixels for painting in given])),
-        repaint=jnp.asarray(np.stack([painting.repaint for painting in given])),
+    return InpaintingBatch(
+        images=jnp.asarray(np.stack([inpainting.image for inpainting in given])),
+        repaint_pixels=jnp.asarray(np.stack([inpainting.repaint_pixels for inpainting in given])),
+        repaint=jnp.asarray(np.stack([inpainting.repaint for inpainting in given])),
     )

@@ -24,7 +24,7 @@ from flashface_jax.faces.files import (
 from flashface_jax.faces.position import face_box
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
 from flashface_jax.sampling.jobs import Job, Repaint
-from flashface_jax.sampling.requests import Painting, Person, Shot
+from flashface_jax.sampling.requests import ImageRequest, InpaintingImage, Person
 from flashface_jax.weights.system import SystemConfig, sampling_plan
 
 PEOPLE_KEPT = 256
@@ -47,19 +47,19 @@ class Photo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LoadedJob:
     """A job with its photos read, ready to be made.
 
     Attributes:
         job: the job.
-        shot: what the pipeline makes.
+        request: what the pipeline makes.
         sampling: every setting.
         size: height and width that the model makes.
         photo: what the result is pasted into, or None.
     """
 
     job: Job
-    shot: Shot
+    request: ImageRequest
     sampling: SamplingConfig
     size: tuple[int, int]
     photo: Photo | None
@@ -68,8 +68,8 @@ class Prepared:
     def program(self) -> Hashable:
         """Jobs with the same can be made in one batch."""
         sampling = tuple(sorted((name, str(value)) for name, value in vars(self.sampling).items()))
-        painting = self.photo is not None
-        return self.size, sampling, self.job.negative_prompt, len(self.job.people), painting
+        inpainting = self.photo is not None
+        return self.size, sampling, self.job.negative_prompt, len(self.job.people), inpainting
 
     def finish(self, image: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
         """Put what the model made into the photo, if there is one."""
@@ -79,7 +79,7 @@ class Prepared:
 
 
 @dataclass
-class Preparation:
+class JobLoader:
     """Reads what jobs name; needs to know the networks, but not their parameters.
 
     Attributes:
@@ -124,7 +124,7 @@ class Preparation:
             check_picture(Path(name))
         return sampling, size
 
-    def prepare(self, job: Job) -> Prepared:
+    def load(self, job: Job) -> LoadedJob:
         """Read what a job names.
 
         Raises:
@@ -132,15 +132,15 @@ class Preparation:
         """
         sampling, size = self.check(job)
         photo = None if job.repaint is None else self._photo(job.repaint, size)
-        shot = Shot(
+        request = ImageRequest(
             prompt=job.prompt,
             people=tuple(self._person(job, i) for i in range(len(job.people))),
             seed=job.seed,
             negative_prompt=job.negative_prompt,
             face_box=face_box(job.face_position, size),
-            painting=None if photo is None else self._painting(photo),
+            inpainting=None if photo is None else self._inpainting(photo),
         )
-        return Prepared(job, shot, sampling, size, photo)
+        return LoadedJob(job, request, sampling, size, photo)
 
     def _person(self, job: Job, index: int) -> Person:
         """Read one person's photos, or remember them."""
@@ -195,9 +195,9 @@ class Preparation:
         face = choose_face(found, repaint.photo, parse_which(str(repaint.face)))
         return mask_of_box(np.clip(face.box / np.tile(shape[::-1], 2), 0, 1), shape)
 
-    def _painting(self, photo: Photo) -> Painting:
+    def _inpainting(self, photo: Photo) -> InpaintingImage:
         mask = cut_mask(photo.mask, photo.region)
-        return Painting(
+        return InpaintingImage(
             image=cut(photo.pixels, photo.region),
             repaint_pixels=mask,
             repaint=latent_mask(mask, self.config.autoencoder.stride),

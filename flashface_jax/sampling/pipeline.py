@@ -20,10 +20,10 @@ from flashface_jax.faces.position import position_mask
 from flashface_jax.models.attention.backends import attention_named
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.network import Params
-from flashface_jax.sampling.collate import stack_paintings, stack_people
+from flashface_jax.sampling.collate import collate_inpainting, collate_people
 from flashface_jax.sampling.program import (
     Generate,
-    Request,
+    RequestBatch,
     Sampler,
     make_generate,
     make_stepwise,
@@ -31,7 +31,7 @@ from flashface_jax.sampling.program import (
     request_specs,
 )
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.sampling.requests import ANYWHERE, Person, Shot
+from flashface_jax.sampling.requests import ANYWHERE, ImageRequest, Person
 from flashface_jax.weights.directory import sha256_of
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
@@ -41,26 +41,26 @@ PARTS = ("flashface", "autoencoder", "text_tower")
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class SamplingResult:
     """Images, and everything that makes them again from the same weights.
 
-    `pipeline.make(made.shots, sampling=made.sampling, size=made.size)` repeats them where
+    `pipeline.make(made.requests, sampling=made.sampling, size=made.size)` repeats them where
     `pipeline.weights_sha256` and `pipeline.precision` are what they were.
 
     Attributes:
-        images: pixels, one image a shot.
-        shots: what was asked for: prompts, faces, seeds, face boxes, images painted into.
+        images: pixels, one image a request.
+        requests: what was asked for: prompts, faces, seeds, face boxes, images painted into.
         sampling: every setting.
         size: height and width in pixels.
     """
 
-    images: UInt8[np.ndarray, "shots H W 3"]
-    shots: tuple[Shot, ...]
+    images: UInt8[np.ndarray, "requests H W 3"]
+    requests: tuple[ImageRequest, ...]
     sampling: SamplingConfig
     size: tuple[int, int]
 
 
-def hold(params: Params, dtype: jnp.dtype) -> Params:
+def cast_params(params: Params, dtype: jnp.dtype) -> Params:
     """Parameters in a dtype; vectors (biases and norms) stay float32, as they are few."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
 
@@ -135,7 +135,7 @@ class FlashFacePipeline:
         everywhere = NamedSharding(mesh, PartitionSpec())
         params = {
             name: jax.device_put(
-                hold(weights.params(name, system.parts()[name]), dtype), everywhere
+                cast_params(weights.params(name, system.parts()[name]), dtype), everywhere
             )
             for name in PARTS
         }
@@ -185,53 +185,53 @@ class FlashFacePipeline:
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts have {len(seeds)} seeds: give one for each.")
         people = (Person(references),)
-        shots = [
-            Shot(prompt, people, seed, negative_prompt, tuple(face_box))
+        requests = [
+            ImageRequest(prompt, people, seed, negative_prompt, tuple(face_box))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        return self.make(shots, sampling=sampling, size=size, cache=cache).images
+        return self.make(requests, sampling=sampling, size=size, cache=cache).images
 
     def make(
         self,
-        shots: Sequence[Shot],
+        requests: Sequence[ImageRequest],
         *,
         sampling: SamplingConfig | None = None,
         size: tuple[int, int] | None = None,
         cache: ReferenceCache | None = None,
-    ) -> Made:
+    ) -> SamplingResult:
         """Make a batch of images, spread over the pipeline's devices.
 
         Args:
-            shots: the images, with the same negative prompt; people may differ from one to the
+            requests: the images, with the same negative prompt; people may differ from one to the
                 next.
             sampling: steps, strengths and suffixes; what the weights like if None.
             size: height and width in pixels, multiples of 8 (the autoencoder's stride); what the
                 weights were trained at if None.
-            cache: where the features of a person that all shots share are kept between calls.
+            cache: where the features of a person that all requests share are kept between calls.
 
         Raises:
-            ValueError: if there is no shot, or they do not fit each other or the model.
+            ValueError: if there is no request, or they do not fit each other or the model.
         """
-        if not shots:
-            raise ValueError("There is no image to make: give at least one shot.")
+        if not requests:
+            raise ValueError("There is no image to make: give at least one request.")
         sampling = sampling or self.config.sampling
         plan = sampling_plan(sampling, self.config.schedule)
         devices = self.mesh.size
-        padded = [*shots, *[shots[-1]] * (-len(shots) % devices)]
+        padded = [*requests, *[requests[-1]] * (-len(requests) % devices)]
         size = size or (self.config.image_size,) * 2
-        request = self.request(padded, sampling, size)
+        batch = self.collate(padded, sampling, size)
         if cache is not None:
-            request = self._with_features(request, shots[0].people, plan, cache)
-        leaves, structure = jax.tree.flatten(request)
-        places = [NamedSharding(self.mesh, spec) for spec in request_specs(request)]
+            batch = self._with_features(batch, requests[0].people, plan, cache)
+        leaves, structure = jax.tree.flatten(batch)
+        places = [NamedSharding(self.mesh, spec) for spec in request_specs(batch)]
         placed = jax.tree.unflatten(structure, jax.device_put(leaves, places))
-        images = np.asarray(self.generate(self.params, placed, plan))[: len(shots)]
-        return Made(images, tuple(shots), sampling, size)
+        images = np.asarray(self.generate(self.params, placed, plan))[: len(requests)]
+        return SamplingResult(images, tuple(requests), sampling, size)
 
-    def request(
-        self, shots: Sequence[Shot], sampling: SamplingConfig, size: tuple[int, int]
-    ) -> Request:
-        """Put shots into arrays, as the compiled program takes them.
+    def collate(
+        self, requests: Sequence[ImageRequest], sampling: SamplingConfig, size: tuple[int, int]
+    ) -> RequestBatch:
+        """Put requests into arrays, as the compiled program takes them.
 
         Raises:
             ValueError: if the size is impossible, negative prompts differ, or faces have another
@@ -242,55 +242,60 @@ class FlashFacePipeline:
             raise ValueError(
                 f"image size {size[0]}x{size[1]} is no multiple of {stride}: choose sides that are."
             )
-        negatives = {shot.negative_prompt for shot in shots}
+        negatives = {request.negative_prompt for request in requests}
         if len(negatives) > 1:
             raise ValueError("The images of a batch must have one negative prompt.")
-        shared = all(shot.people == shots[0].people for shot in shots)
-        people = stack_people(
-            [shot.people for shot in shots[: 1 if shared else None]], self.config.reference_size
+        shared = all(request.people == requests[0].people for request in requests)
+        people = collate_people(
+            [request.people for request in requests[: 1 if shared else None]],
+            self.config.reference_size,
         )
-        prompts = [sampling.full_prompt(shot.prompt) for shot in shots]
-        return Request(
+        prompts = [sampling.full_prompt(request.prompt) for request in requests]
+        return RequestBatch(
             tokens=jnp.asarray(self.tokenizer(prompts)),
             negative_tokens=jnp.asarray(self.tokenizer([sampling.full_negative(*negatives)])),
             references=jnp.asarray(people.references),
             reference_weight=jnp.asarray(people.weight),
             person_share=jnp.asarray(people.share),
-            face_mask=jnp.asarray(np.stack([self._face_mask(shot, size) for shot in shots])),
-            seeds=jnp.asarray([shot.seed for shot in shots], jnp.uint32),
-            inpainting=stack_paintings([shot.painting for shot in shots], size),
+            face_mask=jnp.asarray(
+                np.stack([self._face_mask(request, size) for request in requests])
+            ),
+            seeds=jnp.asarray([request.seed for request in requests], jnp.uint32),
+            inpainting=collate_inpainting([request.inpainting for request in requests], size),
         )
 
-    def _face_mask(self, shot: Shot, size: tuple[int, int]) -> Float[np.ndarray, "h w 1"]:
-        if shot.painting is not None:
-            return shot.painting.repaint
-        return position_mask(shot.face_box, size, self.config.autoencoder.stride)
+    def _face_mask(
+        self, request: ImageRequest, size: tuple[int, int]
+    ) -> Float[np.ndarray, "h w 1"]:
+        if request.inpainting is not None:
+            return request.inpainting.repaint
+        return position_mask(request.face_box, size, self.config.autoencoder.stride)
 
     def _with_features(
         self,
-        request: Request,
+        batch: RequestBatch,
         people: tuple[Person, ...],
         plan: Plan,
         cache: ReferenceCache,
-    ) -> Request:
+    ) -> RequestBatch:
         """Look up, or compute and keep, the features of the people that all images share.
 
         Raises:
             ValueError: if images are of different people, or the cache's features are not of this
                 run.
         """
-        if len(request.person_share) > 1:
+        if len(batch.person_share) > 1:
             raise ValueError("Features are kept only where all images are of the same people.")
         timestep = plan.evaluations.timestep[: int(plan.count)]
         key = (
             self.weights_sha256,
             *(person.faces_sha256 for person in people),
-            np.asarray(request.negative_tokens).tobytes(),
+            np.asarray(batch.negative_tokens).tobytes(),
             np.asarray(timestep).tobytes(),
         )
         track = cache.get(
             key,
-            lambda: self.track(self.params, request.references, request.negative_tokens, timestep),
+            lambda: self.track(self.params, batch.references, batch.negative_tokens, timestep),
         )
         track.require_made_for(plan)
-        return replace(request, track=track)
+        return replace(batch, track=track)

@@ -41,7 +41,7 @@ EACH, WHOLE = PartitionSpec(IMAGES), PartitionSpec()
 
 
 @struct.dataclass
-class Inpainting:
+class InpaintingBatch:
     """Images of which a part is painted anew.
 
     Attributes:
@@ -56,7 +56,7 @@ class Inpainting:
 
 
 @struct.dataclass
-class Request:
+class RequestBatch:
     """A batch of images to make.
 
     Attributes:
@@ -81,7 +81,7 @@ class Request:
     person_share: Strength
     face_mask: Mask
     seeds: UInt32[Array, " batch"]
-    inpainting: Inpainting | None = None
+    inpainting: InpaintingBatch | None = None
     track: ReferenceTrack | None = None
 
 
@@ -89,12 +89,12 @@ SHARED = ("negative_tokens", "context", "index")
 OF_PEOPLE = ("references", "reference_weight", "person_share", "track")
 
 
-def request_specs(request: Request, images: PartitionSpec = EACH) -> list[PartitionSpec]:
+def request_specs(request: RequestBatch, images: PartitionSpec = EACH) -> list[PartitionSpec]:
     """How a request lies on the mesh, leaf by leaf: what each image has its own of is spread."""
     return _specs(request, _has_own_people(request), images)
 
 
-def _has_own_people(request: Request) -> bool:
+def _has_own_people(request: RequestBatch) -> bool:
     return len(request.person_share) == len(request.tokens) > 1
 
 
@@ -112,7 +112,7 @@ def _specs(tree: Any, own_people: bool, images: PartitionSpec = EACH) -> list[Pa
 
 
 @struct.dataclass
-class Run:
+class SamplingRun:
     """Images in the making: what they show, and where they stand."""
 
     conditioning: Conditioning
@@ -135,7 +135,7 @@ class Sampler:
     tile: int = 0
 
     @checked()
-    def begin(self, params: dict[str, Params], request: Request) -> Run:
+    def begin(self, params: dict[str, Params], request: RequestBatch) -> SamplingRun:
         """Encode texts and references, and draw the noise.
 
         Raises:
@@ -164,10 +164,10 @@ class Sampler:
         keys = jax.vmap(jax.random.key)(request.seeds)
         shape = (*request.face_mask.shape[1:3], autoencoder.config.latent_channels)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        return Run(conditioning, start(noise, keys))
+        return SamplingRun(conditioning, start(noise, keys))
 
     def advance(
-        self, params: dict[str, Params], run: Run, plan: Plan, stop: Int[Array, ""]
+        self, params: dict[str, Params], run: SamplingRun, plan: Plan, stop: Int[Array, ""]
     ) -> SamplingState:
         """Make the evaluations of a plan up to `stop`."""
         model = self.system.flashface.bind(params["flashface"])
@@ -188,7 +188,7 @@ class Sampler:
         return jax.lax.map(decode, latents)
 
 
-Generate = Callable[[dict[str, Params], Request, Plan], jax.Array]
+Generate = Callable[[dict[str, Params], RequestBatch, Plan], jax.Array]
 
 
 def make_generate(
@@ -210,7 +210,7 @@ def make_generate(
 
     @partial(jax.jit, compiler_options=compiler_options())
     def generate(
-        params: dict[str, Params], request: Request, plan: Plan
+        params: dict[str, Params], request: RequestBatch, plan: Plan
     ) -> UInt8[Array, "batch H W 3"]:
         leaves, structure = jax.tree.flatten(request)
 
@@ -265,12 +265,12 @@ def make_stepwise(sampler: Sampler, mesh: Mesh | None, on_step: Callable[[], obj
     )
     finish = jax.jit(partial(spread, sampler.finish, True), compiler_options=options)
 
-    def generate(params: dict[str, Params], request: Request, plan: Plan) -> jax.Array:
+    def generate(params: dict[str, Params], request: RequestBatch, plan: Plan) -> jax.Array:
         own = _has_own_people(request)
         run = begin(own, params, request)
         for made in range(1, int(plan.count) + 1):
             state = one_on(own, params, run, plan, jnp.asarray(made, jnp.int32))
-            run = Run(run.conditioning, jax.block_until_ready(state))
+            run = SamplingRun(run.conditioning, jax.block_until_ready(state))
             on_step()
         return finish(params, run.state.x)
 
@@ -300,7 +300,7 @@ class _PaintedInto(NamedTuple):
     known: KnownImage | None
 
 
-def _check_people(request: Request) -> None:
+def _check_people(request: RequestBatch) -> None:
     """Refuse people that the images of a batch cannot share."""
     where, batch = "Sampler.begin", len(request.tokens)
     (rows, people), sets = request.person_share.shape, len(request.references)
@@ -320,7 +320,7 @@ def _check_people(request: Request) -> None:
     )
 
 
-def _check_painting(request: Request, stride: int) -> None:
+def _check_painting(request: RequestBatch, stride: int) -> None:
     """Refuse images to paint into that have another size than the images to make."""
     if request.inpainting is None:
         return
@@ -335,21 +335,21 @@ def _check_painting(request: Request, stride: int) -> None:
     )
 
 
-def _painted_into(autoencoder: Autoencoder, inpaints: bool, request: Request) -> _PaintedInto:
+def _painted_into(autoencoder: Autoencoder, inpaints: bool, request: RequestBatch) -> _PaintedInto:
     """What the denoiser, and the loop, know of the images to paint into.
 
     An inpainting model sees the image without the part to repaint (paper); for others the
     loop puts the rest of the image back after every step.
     """
-    painting = request.inpainting
-    if painting is None:
+    inpainting = request.inpainting
+    if inpainting is None:
         if inpaints:
             raise ValueError("This is an inpainting model: give it images to paint into.")
         return _PaintedInto(request.face_mask, None)
-    image = from_pixels(painting.images)
+    image = from_pixels(inpainting.images)
     if not inpaints:
         return _PaintedInto(
-            request.face_mask, KnownImage(autoencoder.encode(image), painting.repaint)
+            request.face_mask, KnownImage(autoencoder.encode(image), inpainting.repaint)
         )
-    rest = autoencoder.encode(image * (1 - painting.repaint_pixels))
-    return _PaintedInto(jnp.concatenate([rest, painting.repaint], axis=-1), None)
+    rest = autoencoder.encode(image * (1 - inpainting.repaint_pixels))
+    return _PaintedInto(jnp.concatenate([rest, inpainting.repaint], axis=-1), None)

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from flashface_jax.common.errors import DAMAGED_PICTURE
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.common.from_json import from_json
 from flashface_jax.common.pictures import check_picture
 
@@ -66,7 +66,7 @@ def write_png(path: Path, image: UInt8[np.ndarray, "H W 3"], record: Record) -> 
     """Write an image with its record; the file appears when it is whole."""
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(dataclasses.asdict(record)), zip=True)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         Image.fromarray(image).save(draft, format="PNG", pnginfo=info)
 
 

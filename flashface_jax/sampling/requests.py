@@ -1,4 +1,4 @@
-"""What is asked for: people, images to paint into, and shots."""
+"""What is asked for: people, images to paint into, and requests."""
 
 import hashlib
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Person:
 
 
 @dataclass(frozen=True, eq=False)
-class Painting:
+class InpaintingImage:
     """An image at the size to generate, of which a part is painted anew.
 
     Attributes:
@@ -78,7 +78,7 @@ class Painting:
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageRequest:
     """One image to make.
 
     Attributes:
@@ -87,7 +87,7 @@ class Shot:
         seed: of its noise, 0 to 2^32 - 1; an image depends on no other image's seed.
         negative_prompt: what to avoid.
         face_box: x1, y1, x2, y2 as fractions of the image; zeros for anywhere.
-        painting: an image to paint into, or None.
+        inpainting: an image to paint into, or None.
     """
 
     prompt: str
@@ -95,7 +95,7 @@ class Shot:
     seed: int = 0
     negative_prompt: str = ""
     face_box: tuple[float, ...] = ANYWHERE
-    painting: Painting | None = None
+    inpainting: InpaintingImage | None = None
 
     def __post_init__(self) -> None:
         if not self.people:

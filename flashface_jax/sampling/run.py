@@ -17,7 +17,7 @@ from flashface_jax.common.errors import sentence
 from flashface_jax.faces.cascade_detector import CascadeDetector
 from flashface_jax.faces.detect import FaceDetector
 from flashface_jax.faces.insightface_detector import InsightFaceDetector
-from flashface_jax.sampling.batch_runner import Outcome, Reporter, Studio
+from flashface_jax.sampling.batch_runner import BatchRunner, Outcome, Reporter
 from flashface_jax.sampling.jobs import SHEET, Job
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.records import Record, read_record
@@ -74,7 +74,7 @@ def _studio(
     progress: "Progress",
     images: int,
     record: Record | None = None,
-) -> Studio:
+) -> BatchRunner:
     """What makes the images; raises for weights that cannot be opened."""
 
     def open_pipeline() -> FlashFacePipeline:
@@ -93,7 +93,7 @@ def _studio(
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
     cache = ReferenceCache(int(options.keep_features * 1e9)) if options.keep_features else None
-    return Studio(
+    return BatchRunner(
         config,
         open_pipeline,
         weights,

@@ -9,7 +9,6 @@ import jax
 from flashface_jax.common.from_json import from_json
 from flashface_jax.models.lora import Lora, LoraConfig, LoraShapes, lora_shapes
 from flashface_jax.models.network import Network, Params
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import (
     NOT_DESCRIBED,
     Place,
@@ -25,6 +24,7 @@ from flashface_jax.weights.run_files import (
     items_of,
     newest_checkpoint,
 )
+from flashface_jax.weights.trainable import FLASHFACE, LORA, merge_trainable, split_trainable
 
 
 def open_weights(path: Path) -> WeightsDirectory:
@@ -49,15 +49,17 @@ class RunDirectory(WeightsDirectory):
         """
         if not jax.tree.leaves(network.shapes):
             return {}
-        lora = self.lora() if part == parts.FLASHFACE else None
+        lora = self.lora() if part == FLASHFACE else None
         shapes = {part: network.shapes}
         if lora is not None:
-            shapes[parts.LORA] = self._update_shapes(network, lora)
+            shapes[LORA] = self._update_shapes(network, lora)
         newest = self._newest()
         newest.require(part)
         trainable = (part,) if f"params-{part}" in newest.items else ()
-        params, frozen = parts.split(shapes, trainable, lora)
-        return parts.join(newest.trained(params, place), newest.frozen(frozen, place), lora)[part]
+        params, frozen = split_trainable(shapes, trainable, lora)
+        return merge_trainable(newest.trained(params, place), newest.frozen(frozen, place), lora)[
+            part
+        ]
 
     def updates(self, flashface: Network, config: LoraConfig) -> Lora:
         """Read the low-rank updates by themselves, averaged if the run averages.
@@ -65,10 +67,10 @@ class RunDirectory(WeightsDirectory):
         Raises:
             WeightsError: if they are missing, damaged or of other shapes.
         """
-        shapes = {parts.LORA: self._update_shapes(flashface, config)}
+        shapes = {LORA: self._update_shapes(flashface, config)}
         newest = self._newest()
-        newest.require(parts.LORA)
-        updates: Lora = newest.trained(shapes, on_one_device)[parts.LORA]
+        newest.require(LORA)
+        updates: Lora = newest.trained(shapes, on_one_device)[LORA]
         return updates
 
     def holds(self, part: str) -> bool:

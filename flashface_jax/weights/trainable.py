@@ -10,7 +10,7 @@ LORA = "lora"
 FLASHFACE = "flashface"
 
 
-def split(
+def split_trainable(
     drawn: dict[str, Params], trainable: tuple[str, ...], lora: LoraConfig | None
 ) -> tuple[dict[str, Params], dict[str, Params]]:
     """Return the parameters that train and those that do not, part -> tree.
@@ -27,7 +27,7 @@ def split(
     return params, frozen
 
 
-def join(
+def merge_trainable(
     params: dict[str, Params], frozen: dict[str, Params], lora: LoraConfig | None
 ) -> dict[str, Params]:
     """Return all parameters as the networks want them, low-rank updates added."""

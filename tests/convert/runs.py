@@ -12,11 +12,11 @@ from flashface_jax.models.lora import LoraConfig
 from flashface_jax.models.network import Params
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.run.checkpoint import Checkpoints
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import write_config
 from flashface_jax.weights.run_files import TRAIN_FILE
 from flashface_jax.weights.system import SystemConfig
 from flashface_jax.weights.tokenizer import train_tokenizer
+from flashface_jax.weights.trainable import FLASHFACE, split_trainable
 
 Parts = dict[str, Params]
 
@@ -36,7 +36,7 @@ def write_run(
     described = None if lora is None else asdict(lora)
     (workdir / TRAIN_FILE).write_text(json.dumps({"lora": described}))
     train_tokenizer(["a man", "a hat"], workdir / "tokenizer", system.text_tower.length, 520)
-    params, frozen = parts.split(drawn, (parts.FLASHFACE,), lora)
+    params, frozen = split_trainable(drawn, (FLASHFACE,), lora)
     state = TrainState(
         step=jnp.int32(0),
         healthy=jnp.bool_(True),

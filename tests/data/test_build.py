@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from flashface_jax.common.lock import alone_in
+from flashface_jax.common.lock import exclusive_lock
 from flashface_jax.data import build as command
 from flashface_jax.data.building.arrangement import choose_splits
 from flashface_jax.data.building.outcomes import DROPS
@@ -454,7 +454,7 @@ def test_a_dataset_that_exists_is_not_touched(run, tmp_path):
 
 
 def test_a_second_build_into_a_directory_is_told_of_the_first(run, tmp_path):
-    with alone_in(tmp_path / "out"):
+    with exclusive_lock(tmp_path / "out"):
         status, _, err = run()
     assert status == 1 and "Another build or removal is at work in" in err
     assert run()[0] == 0

@@ -16,7 +16,7 @@ from flashface_jax.data.building.examination import (
     record_digest,
 )
 from flashface_jax.data.building.jpeg import read_jpeg
-from flashface_jax.data.building.options import Form
+from flashface_jax.data.building.options import PhotoFormat
 from flashface_jax.data.building.outcomes import DROPS, NOTES
 from flashface_jax.data.manifest import PhotoEntry
 from flashface_jax.faces.align import reference_face
@@ -30,7 +30,7 @@ PLAIN = encoded(PICTURE, quality=90)
 
 def looked_at(folder, data, form=None, **changed):
     write(folder, "a.jpg", data)
-    return examine(folder, replace(ENTRY, **changed), form or Form())
+    return examine(folder, replace(ENTRY, **changed), form or PhotoFormat())
 
 
 def stored(kept, data):
@@ -147,13 +147,17 @@ UNUSABLE = {
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_files_that_are_no_whole_pictures_are_dropped_for_a_named_reason(tmp_path, kind):
     data, reason = UNUSABLE[kind]
-    dropped = looked_at(tmp_path, data, Form(check_pixels=True))
+    dropped = looked_at(tmp_path, data, PhotoFormat(check_pixels=True))
     assert isinstance(dropped, Dropped) and dropped.reason == reason in DROPS
     assert "a.jpg" in dropped.detail and dropped.detail.endswith(".")
 
 
 def test_damage_behind_the_markers_is_seen_where_pixels_are_decoded(tmp_path):
-    for form in (Form(check_pixels=True), Form(reference_size=16), Form(longest_side=64)):
+    for form in (
+        PhotoFormat(check_pixels=True),
+        PhotoFormat(reference_size=16),
+        PhotoFormat(longest_side=64),
+    ):
         assert looked_at(tmp_path, ZEROED, form).reason == "damaged", form
     assert looked_at(tmp_path, ZEROED).image is None, "only the markers were looked at"
 
@@ -177,7 +181,9 @@ def test_what_is_no_file_is_dropped(tmp_path):
         "file/below": "missing",
         os.fsdecode(b"\xff\xfe"): "missing",
     }
-    found = {name: examine(tmp_path, replace(ENTRY, photo=name), Form()) for name in expected}
+    found = {
+        name: examine(tmp_path, replace(ENTRY, photo=name), PhotoFormat()) for name in expected
+    }
     assert {name: dropped.reason for name, dropped in found.items()} == expected
 
 
@@ -190,7 +196,7 @@ def test_no_change_of_any_byte_of_any_kind_ends_an_examination(tmp_path):
             damaged = bytearray(data)
             for place in random.integers(0, min(len(data), 1200), random.integers(1, 4)):
                 damaged[place] = random.integers(256)
-            found = looked_at(tmp_path, bytes(damaged), Form(64, 90, 16))
+            found = looked_at(tmp_path, bytes(damaged), PhotoFormat(64, 90, 16))
             assert isinstance(found, Kept) or found.reason in DROPS
             outcomes.append(isinstance(found, Kept))
     assert 0.2 < np.mean(outcomes) < 0.9
@@ -212,12 +218,16 @@ BOXES = {
 @pytest.mark.parametrize("where", BOXES)
 def test_faces_that_cannot_be_used_are_dropped(tmp_path, where):
     box, reason = BOXES[where]
-    dropped = looked_at(tmp_path, PLAIN, Form(reference_size=16), face_box=tuple(map(float, box)))
+    dropped = looked_at(
+        tmp_path, PLAIN, PhotoFormat(reference_size=16), face_box=tuple(map(float, box))
+    )
     assert isinstance(dropped, Dropped) and dropped.reason == reason
 
 
 def test_a_face_that_is_cut_by_the_border_is_kept_with_a_note(tmp_path):
-    kept = looked_at(tmp_path, PLAIN, Form(reference_size=16), face_box=(-31.0, 20.0, 32.0, 60.0))
+    kept = looked_at(
+        tmp_path, PLAIN, PhotoFormat(reference_size=16), face_box=(-31.0, 20.0, 32.0, 60.0)
+    )
     assert kept.notes == ("face_cut",) and set(kept.notes) <= NOTES.keys()
 
 
@@ -261,7 +271,9 @@ def test_landmarks_and_box_stay_on_the_face_that_is_turned_and_reduced(
     upright = Image.fromarray(dotted())
     data = encoded(turned(upright, orientation), kind, exif=exif(orientation), quality=98)
     landmarks, box = tuple(map(tuple, DOTS.tolist())), (140.0, 50.0, 260.0, 200.0)
-    kept = looked_at(tmp_path, data, Form(longest_side=longest), landmarks=landmarks, face_box=box)
+    kept = looked_at(
+        tmp_path, data, PhotoFormat(longest_side=longest), landmarks=landmarks, face_box=box
+    )
     shown = decoded(stored(kept, data)).astype(int)
     scale = min(1, longest / 400)
     assert shown.shape == (300 * scale, 400 * scale, 3)
@@ -278,7 +290,7 @@ def test_landmarks_and_box_stay_on_the_face_that_is_turned_and_reduced(
 
 def test_the_stored_crop_is_the_reference_that_the_stored_photo_gives(tmp_path):
     for data in (PLAIN, encoded(PICTURE, "PNG")):
-        kept = looked_at(tmp_path, data, Form(reference_size=32))
+        kept = looked_at(tmp_path, data, PhotoFormat(reference_size=32))
         again = reference_face(decoded(stored(kept, data)), *face_arrays(kept.entry), 32)
         crop = decoded(kept.reference)
         assert crop.shape == (32, 32, 3)
@@ -313,4 +325,4 @@ def test_the_digest_follows_everything_that_a_record_says():
 )
 def test_a_form_out_of_bounds_is_refused(wrong):
     with pytest.raises(ValueError, match=r"is -?\d+; choose from"):
-        Form(**wrong)
+        PhotoFormat(**wrong)

@@ -22,7 +22,7 @@ from flashface_jax.data.loading.pipeline import Order, encoded_batches, training
 from flashface_jax.data.loading.precomputed import Precomputed
 from flashface_jax.data.loading.transforms import UndecodableError
 from flashface_jax.data.precomputing import drafting, writing
-from flashface_jax.diffusion.loss import draw
+from flashface_jax.diffusion.loss import draw_loss_noise
 from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.training.computation.batch import Batch, EncodedBatch
 from flashface_jax.training.computation.program import Program
@@ -134,9 +134,9 @@ def losses(dataset, weights, made, networks):
     def of_both(dtype):
         _, pairs = batches("a posterior", dataset, weights, made("a posterior", dtype))
         found = [
-            loss_terms(params, batch, draw(jax.random.key(step), of.latent_shape, 1000, of.loss))[
-                "noise"
-            ]
+            loss_terms(
+                params, batch, draw_loss_noise(jax.random.key(step), of.latent_shape, 1000, of.loss)
+            )["noise"]
             for step, pair in enumerate(pairs)
             for batch in pair
         ]
@@ -148,7 +148,7 @@ def losses(dataset, weights, made, networks):
 def examples(of, networks, pair):
     """What the loss is computed on, from photos and from what is stored."""
     net, params, empty = networks
-    drawn = draw(jax.random.key(0), of.latent_shape, 1000, of.loss)
+    drawn = draw_loss_noise(jax.random.key(0), of.latent_shape, 1000, of.loss)
     inpaints = of.system.flashface.inpaints
     return [jax.jit(lambda b=b: b.example(net, params, drawn, empty, inpaints))() for b in pair]
 

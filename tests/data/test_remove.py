@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from flashface_jax.common.lock import alone_in
+from flashface_jax.common.lock import exclusive_lock
 from flashface_jax.data import remove as command
 from flashface_jax.data.building.removals import read_removals
 from flashface_jax.data.dataset import IdClusters
@@ -186,7 +186,7 @@ def test_what_cannot_be_is_refused_in_a_line(dataset, tmp_path, run):
         status, out, err = run(*arguments, **places)
         last = err.splitlines()[-1]
         assert status == 1 and out == "" and last.startswith("error: ") and said in last, err
-    with alone_in(tmp_path / "data"):
+    with exclusive_lock(tmp_path / "data"):
         assert "Another build or removal is at work in" in run("identity: person04")[2]
     staging = tmp_path / "data/.id_clusters-build.sqlite"
     staging.write_bytes(b"")

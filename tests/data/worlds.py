@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from flashface_jax.data.building.examination import encode_jpeg
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.dataset import IdClusters
 from flashface_jax.data.id_clusters.build import build
 from flashface_jax.data.manifest import FILE_NAME, PhotoEntry, write_manifest
@@ -53,5 +53,5 @@ def flat_dataset(
 ) -> IdClusters:
     """A dataset of flat photos without a validation split."""
     flat_photos(folder / "photos", counts, broken)
-    options = BuildOptions(Form(reference_size=reference_size), held_out=0, threads=1)
+    options = BuildOptions(PhotoFormat(reference_size=reference_size), held_out=0, threads=1)
     return IdClusters(build(folder / "photos", folder / "data", options))

@@ -10,9 +10,9 @@ import pytest
 from flashface_jax.diffusion.loss import (
     TERMS,
     Denoised,
-    Drawn,
     Example,
     LossConfig,
+    LossNoise,
     LossWeights,
     face_error,
     loss_terms,
@@ -34,7 +34,7 @@ def case():
     keys = jax.random.split(jax.random.key(0), 3)
     target, noise, error = (jax.random.normal(key, SHAPE) for key in keys)
     face = jnp.zeros((*SHAPE[:3], 1)).at[0].set(1).at[1, :2, :2].set(1)
-    drawn = Drawn(jnp.zeros(3, jnp.int32), noise, jnp.zeros(SHAPE))
+    drawn = LossNoise(jnp.zeros(3, jnp.int32), noise, jnp.zeros(SHAPE))
     example = Example(
         target=target,
         condition=jnp.zeros_like(face),  # the mask is dropped: the term must not need it

@@ -9,9 +9,9 @@ import pytest
 from flashface_jax.faces.files import read_mask, read_photo
 from flashface_jax.faces.region import mask_of_box
 from flashface_jax.models.flashface import FlashFaceConfig
-from flashface_jax.sampling.batch_runner import Reporter, Studio
+from flashface_jax.sampling.batch_runner import BatchRunner, Reporter
 from flashface_jax.sampling.jobs import Job, Repaint
-from flashface_jax.sampling.pipeline import FlashFacePipeline, Made
+from flashface_jax.sampling.pipeline import FlashFacePipeline, SamplingResult
 from flashface_jax.sampling.records import read_record
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.weights.run import open_weights
@@ -50,7 +50,7 @@ def studio(sample_folder, opened):
         find = no_detector if detector is None else lambda: detector
         base = {"reporter": Listener(), **more}
         config = base.pop("config", open_weights(weights).config)
-        return Studio(config, lambda: opened(weights), weights, find, **base)
+        return BatchRunner(config, lambda: opened(weights), weights, find, **base)
 
     return make
 
@@ -165,7 +165,7 @@ def test_a_photo_of_any_size_is_repainted_in_its_place(studio, crops, sample_fol
     assert not outcome.failed
     result, original = pixels(tmp_path / "a.png"), read_photo(Path(photo))
     assert result.shape == original.shape == (100, 150, 3)
-    region = made.preparation.prepare(job).photo.region
+    region = made.loader.load(job).photo.region
     away = far_from(mask, FEATHER * region.scale + 2)
     assert away.any() and np.array_equal(result[away], original[away])
     inside = mask[..., 0] > 0
@@ -231,10 +231,10 @@ def black(monkeypatch):
     """Has pipelines make black images, and remembers what they were asked for."""
     asked = []
 
-    def make(pipeline, shots, *, sampling, size, cache):
-        asked.append((len(shots), sampling.steps, cache))
-        images = np.zeros((len(shots), *size, 3), np.uint8)
-        return Made(images, tuple(shots), sampling, size)
+    def make(pipeline, requests, *, sampling, size, cache):
+        asked.append((len(requests), sampling.steps, cache))
+        images = np.zeros((len(requests), *size, 3), np.uint8)
+        return SamplingResult(images, tuple(requests), sampling, size)
 
     monkeypatch.setattr(FlashFacePipeline, "make", make)
     return asked
@@ -253,7 +253,7 @@ def test_jobs_of_one_program_are_made_together(studio, crops, tmp_path, black):
     outcome = made.run(jobs, tmp_path)
     assert [path.stem for path in outcome.made] == ["0", "2", "1", "3", "4"]
     # The last batch is filled up, for a program of one image would have to be compiled.
-    assert [(shots, steps) for shots, steps, _ in black] == [(2, 1), (2, 2), (2, 1)]
+    assert [(requests, steps) for requests, steps, _ in black] == [(2, 1), (2, 2), (2, 1)]
     assert made.reporter.batches == [(2, 1), (2, 2), (1, 1)]
 
 
@@ -272,13 +272,13 @@ def test_more_evaluations_than_timesteps_are_refused_beforehand(studio, crops, t
 def test_few_jobs_wait_for_others(studio, crops, tmp_path, monkeypatch):
     read, made_at = [], []
     made = studio(at_a_time=2)
-    prepare = made.preparation.prepare
-    monkeypatch.setattr(made.preparation, "prepare", lambda job: read.append(job) or prepare(job))
+    load = made.loader.load
+    monkeypatch.setattr(made.loader, "load", lambda job: read.append(job) or load(job))
 
-    def make(pipeline, shots, *, sampling, size, cache):
+    def make(pipeline, requests, *, sampling, size, cache):
         made_at.append(len(read))
-        images = np.zeros((len(shots), *size, 3), np.uint8)
-        return Made(images, tuple(shots), sampling, size)
+        images = np.zeros((len(requests), *size, 3), np.uint8)
+        return SamplingResult(images, tuple(requests), sampling, size)
 
     monkeypatch.setattr(FlashFacePipeline, "make", make)
     jobs = jobs_of(crops, *({"steps": i + 1} for i in range(20)))
@@ -304,7 +304,7 @@ def test_nothing_is_opened_where_there_is_nothing_to_make(sample_folder, crops, 
         raise AssertionError("opened")
 
     config = open_weights(sample_folder / "weights").config
-    made = Studio(config, never, sample_folder, never, reporter=Listener())
+    made = BatchRunner(config, never, sample_folder, never, reporter=Listener())
     jobs = [
         Job("x", (("nowhere.png",),), faces_cropped=True, name="lost"),
         Job("x", (crops,), faces_cropped=True, name="large", width=65),

@@ -23,7 +23,7 @@ from flashface_jax.models.network import flatten
 from flashface_jax.models.unet_topology import reference_stages
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.sampling.requests import Painting, Person, Shot
+from flashface_jax.sampling.requests import ImageRequest, InpaintingImage, Person
 from flashface_jax.weights.system import build_system, sampling_plan
 from tests.random_weights import small_system, write_random_weights
 
@@ -54,20 +54,20 @@ def open_on_one_device(path, **options):
     return FlashFacePipeline.from_directory(path, devices=jax.devices()[:1], **options)
 
 
-def make(pipeline, *shots, **changes):
-    """The images of shots, as signed numbers."""
-    made = pipeline.make(shots, **changes)
-    assert len(made.images) == len(shots)
+def make(pipeline, *requests, **changes):
+    """The images of requests, as signed numbers."""
+    made = pipeline.make(requests, **changes)
+    assert len(made.images) == len(requests)
     return made.images.astype(int)
 
 
-def shot(people=(ALICE,), prompt="a child, smiling", seed=5, **fields):
-    return Shot(prompt, people, seed, **fields)
+def image_request(people=(ALICE,), prompt="a child, smiling", seed=5, **fields):
+    return ImageRequest(prompt, people, seed, **fields)
 
 
 @pytest.fixture(scope="module")
 def base(pipeline):
-    return make(pipeline, shot())[0]
+    return make(pipeline, image_request())[0]
 
 
 def levels(a, b):
@@ -92,22 +92,22 @@ def test_images_are_no_constant(base):
 
 def test_weights_are_copies(pipeline):
     once, twice = (Person(FACES[:2], weights) for weights in [None, (2.0, 2.0)])
-    copies = make(pipeline, shot((Person(FACES[[0, 1, 0, 1]]),)))
-    weighted = make(pipeline, shot((twice,)))
+    copies = make(pipeline, image_request((Person(FACES[[0, 1, 0, 1]]),)))
+    weighted = make(pipeline, image_request((twice,)))
     assert_same(weighted, copies)
-    assert_differs(make(pipeline, shot((once,))), copies)
+    assert_differs(make(pipeline, image_request((once,))), copies)
 
 
 def test_order_of_references_does_not_matter(pipeline, base):
-    assert_same(make(pipeline, shot((Person(FACES[[2, 0, 1]]),)))[0], base)
-    assert_differs(make(pipeline, shot((Person(FACES[1:4]),)))[0], base)
+    assert_same(make(pipeline, image_request((Person(FACES[[2, 0, 1]]),)))[0], base)
+    assert_differs(make(pipeline, image_request((Person(FACES[1:4]),)))[0], base)
 
 
 def test_references_that_count_nothing_are_absent(pipeline, base):
     """Also when they need more places: five references are padded to eight."""
-    assert_same(make(pipeline, shot((Person(FACES, (1.0, 1.0, 1.0, 0.0)),)))[0], base)
+    assert_same(make(pipeline, image_request((Person(FACES, (1.0, 1.0, 1.0, 0.0)),)))[0], base)
     five = Person(np.concatenate([FACES[:3], faces(2, seed=3)]), (1.0, 1.0, 1.0, 0.0, 0.0))
-    assert_same(make(pipeline, shot((five,)))[0], base)
+    assert_same(make(pipeline, image_request((five,)))[0], base)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def latents(pipeline):
         return sample(model, shown, noise, keys, plan, SYSTEM.schedule.prediction)
 
     def of(person):
-        request = pipeline.request([shot((person,))], SAMPLING, (64, 64))
+        request = pipeline.collate([image_request((person,))], SAMPLING, (64, 64))
         return np.asarray(run(pipeline.params, request, sampling_plan(SAMPLING, SYSTEM.schedule)))
 
     return of
@@ -167,7 +167,7 @@ def test_no_value_compiles_anything(pipeline, base):
         {"people": (BOB,)},
         {"face_box": (0.3, 0.2, 0.6, 0.5)},
     ):
-        images.append(make(pipeline, shot(**fields))[0])
+        images.append(make(pipeline, image_request(**fields))[0])
     for changes in (
         {"steps": 1},
         {"steps": 7},
@@ -190,7 +190,7 @@ def test_no_value_compiles_anything(pipeline, base):
         {"prompt_suffix": "an old man"},
         {"negative_suffix": "at night"},
     ):
-        images.append(make(pipeline, shot(), sampling=replace(SAMPLING, **changes))[0])
+        images.append(make(pipeline, image_request(), sampling=replace(SAMPLING, **changes))[0])
     assert pipeline.generate._cache_size() == compiled
     same = [
         (i, j) for i, a in enumerate(images) for j, b in enumerate(images[:i]) if levels(a, b) == 0
@@ -204,7 +204,7 @@ def test_strength_zero_is_the_limit_of_small_strengths(pipeline, base, guidance)
     none, hardly = (
         make(
             pipeline,
-            shot(),
+            image_request(),
             sampling=replace(
                 SAMPLING,
                 reference_strength=strength,
@@ -225,7 +225,7 @@ def test_reference_attention_at_one_place_carries_references(tmp_path):
     image, without, hardly = (
         make(
             one,
-            shot(),
+            image_request(),
             sampling=replace(
                 SAMPLING, reference_strength=strength, early_reference_strength=strength
             ),
@@ -233,10 +233,10 @@ def test_reference_attention_at_one_place_carries_references(tmp_path):
         for strength in (1.2, 0.0, 1e-6)
     )
     assert_differs(image, without, least=2)
-    assert_differs(image, make(one, shot((BOB,)))[0], least=2)
+    assert_differs(image, make(one, image_request((BOB,)))[0], least=2)
     assert_same(without, hardly)
     kept = ReferenceCache()
-    assert_same(make(one, shot(), cache=kept)[0], make(one, shot())[0])
+    assert_same(make(one, image_request(), cache=kept)[0], make(one, image_request())[0])
     (track,) = kept._tracks.values()
     assert {name.rpartition("/")[0] for name in track.by_evaluation} == set(
         reference_stages(system.flashface.denoiser)
@@ -249,10 +249,14 @@ def test_reference_attention_at_one_place_carries_references(tmp_path):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_an_image_depends_on_its_own_seed_and_prompt(pipeline, eta):
     sampling = replace(SAMPLING, eta=eta)
-    shots = [shot(), shot(prompt="sad", seed=6), shot(seed=6, face_box=(0.2, 0.2, 0.7, 0.7))]
-    alone = np.concatenate([make(pipeline, one, sampling=sampling) for one in shots])
-    together = make(pipeline, *shots, sampling=sampling)
-    turned = make(pipeline, *shots[::-1], sampling=sampling)
+    requests = [
+        image_request(),
+        image_request(prompt="sad", seed=6),
+        image_request(seed=6, face_box=(0.2, 0.2, 0.7, 0.7)),
+    ]
+    alone = np.concatenate([make(pipeline, one, sampling=sampling) for one in requests])
+    together = make(pipeline, *requests, sampling=sampling)
+    turned = make(pipeline, *requests[::-1], sampling=sampling)
     assert_same(together, alone)
     assert_same(turned[::-1], alone)
     for i in range(3):
@@ -262,22 +266,22 @@ def test_an_image_depends_on_its_own_seed_and_prompt(pipeline, eta):
 def test_images_of_several_people(pipeline, base):
     """Other people in each image, one of them a mix, and each as if it were alone."""
     mix = (replace(BOB, share=1.0), replace(CAROL, share=3.0))
-    together = make(pipeline, shot(), shot(mix, seed=8))
+    together = make(pipeline, image_request(), image_request(mix, seed=8))
     assert_same(together[0], base)
-    alone = make(pipeline, shot(mix, seed=8))[0]
+    alone = make(pipeline, image_request(mix, seed=8))[0]
     assert_same(together[1], alone)
-    assert_differs(together[1], make(pipeline, shot((BOB,), seed=8))[0])
-    assert_differs(together[1], make(pipeline, shot((CAROL,), seed=8))[0])
+    assert_differs(together[1], make(pipeline, image_request((BOB,), seed=8))[0])
+    assert_differs(together[1], make(pipeline, image_request((CAROL,), seed=8))[0])
     other = (replace(BOB, share=3.0), replace(CAROL, share=1.0))
-    assert_differs(alone, make(pipeline, shot(other, seed=8))[0])
+    assert_differs(alone, make(pipeline, image_request(other, seed=8))[0])
     # Shares are relative, and the order of people is free.
     tenfold = (replace(CAROL, share=30.0), replace(BOB, share=10.0))
-    assert_same(make(pipeline, shot(tenfold, seed=8))[0], alone)
+    assert_same(make(pipeline, image_request(tenfold, seed=8))[0], alone)
 
 
 def test_two_identical_people_are_one(pipeline, base):
     halves = (replace(ALICE, share=0.5), Person(FACES[:3], share=0.5))
-    assert_same(make(pipeline, shot(halves))[0], base)
+    assert_same(make(pipeline, image_request(halves))[0], base)
 
 
 # Features kept between calls.
@@ -299,16 +303,19 @@ class Counted:
 def test_kept_features_make_the_same_images(pipeline, base):
     cache, counted = ReferenceCache(), Counted(pipeline)
 
-    def cached(*shots, **changes):
-        return make(counted.pipeline, *shots, cache=cache, **changes)[0]
+    def cached(*requests, **changes):
+        return make(counted.pipeline, *requests, cache=cache, **changes)[0]
 
-    assert_same(cached(shot()), base)
-    assert_same(cached(shot()), base)
+    assert_same(cached(image_request()), base)
+    assert_same(cached(image_request()), base)
     assert (counted.count, len(cache)) == (1, 1)
-    other = shot(prompt="sad", seed=9, face_box=(0.3, 0.2, 0.6, 0.5))
+    other = image_request(prompt="sad", seed=9, face_box=(0.3, 0.2, 0.6, 0.5))
     assert_same(cached(other), make(pipeline, other)[0])
     stronger = replace(SAMPLING, reference_strength=0.6, text_guidance=3.0)
-    assert_same(cached(shot(), sampling=stronger), make(pipeline, shot(), sampling=stronger)[0])
+    assert_same(
+        cached(image_request(), sampling=stronger),
+        make(pipeline, image_request(), sampling=stronger)[0],
+    )
     assert counted.count == 1, "prompts, seeds, boxes and strengths are not in the features"
     compiled = pipeline.generate._cache_size()
     for count, (fields, changes) in enumerate(
@@ -321,8 +328,8 @@ def test_kept_features_make_the_same_images(pipeline, base):
         start=2,
     ):
         sampling = replace(SAMPLING, **changes)
-        direct = make(pipeline, shot(**fields), sampling=sampling)[0]
-        assert_same(cached(shot(**fields), sampling=sampling), direct)
+        direct = make(pipeline, image_request(**fields), sampling=sampling)[0]
+        assert_same(cached(image_request(**fields), sampling=sampling), direct)
         assert_differs(direct, base, least=2)
         assert (counted.count, len(cache)) == (count, count), fields or changes
         assert (pipeline.generate._cache_size() > compiled) == ("solver" in changes), (
@@ -333,7 +340,7 @@ def test_kept_features_make_the_same_images(pipeline, base):
 def test_features_of_another_run_are_refused(pipeline):
     """Whatever a cache hands out: one of a fork may keep features under fewer words."""
     cache = ReferenceCache()
-    make(pipeline, shot(), cache=cache)
+    make(pipeline, image_request(), cache=cache)
 
     class Forgetful(ReferenceCache):
         def get(self, key, compute):
@@ -342,12 +349,12 @@ def test_features_of_another_run_are_refused(pipeline):
     asked, there = 2 * SAMPLING.steps - 1, SAMPLING.steps
     said = rf"are those of {there} evaluations, but the run asks the network {asked} times"
     with pytest.raises(ValueError, match=said):
-        pipeline.make([shot()], sampling=HEUN, cache=Forgetful())
+        pipeline.make([image_request()], sampling=HEUN, cache=Forgetful())
 
 
 def test_features_are_kept_for_one_group_of_people(pipeline):
     with pytest.raises(ValueError, match="all images are of the same people"):
-        pipeline.make([shot((ALICE,)), shot((BOB,))], cache=ReferenceCache())
+        pipeline.make([image_request((ALICE,)), image_request((BOB,))], cache=ReferenceCache())
 
 
 def features(kilobytes):
@@ -381,16 +388,18 @@ def test_the_cache_drops_the_least_recently_used():
 @pytest.mark.parametrize("size", [(64, 96), (96, 64)])
 def test_other_sizes(pipeline, base, size):
     box = (0.25, 0.25, 0.75, 0.75)
-    image, boxed = (make(pipeline, shot(face_box=b), size=size)[0] for b in ((0.0,) * 4, box))
+    image, boxed = (
+        make(pipeline, image_request(face_box=b), size=size)[0] for b in ((0.0,) * 4, box)
+    )
     assert image.shape == (*size, 3)
     assert_differs(image, boxed, least=2)
     assert_differs(image[:64, :64], base)
 
 
 def test_what_comes_back_makes_it_again(pipeline, base):
-    asked = shot((BOB,), negative_prompt="a hat", face_box=(0.1, 0.2, 0.6, 0.7))
+    asked = image_request((BOB,), negative_prompt="a hat", face_box=(0.1, 0.2, 0.6, 0.7))
     made = pipeline.make([asked], sampling=replace(SAMPLING, steps=2, eta=0.5), size=(64, 64))
-    again = pipeline.make(made.shots, sampling=made.sampling, size=made.size)
+    again = pipeline.make(made.requests, sampling=made.sampling, size=made.size)
     np.testing.assert_array_equal(again.images, made.images)
     assert_differs(made.images[0], base)
 
@@ -405,7 +414,7 @@ jax.config.update("jax_default_matmul_precision", "float32")
 from tests.sampling.test_pipeline import FlashFacePipeline, batches, make
 pipeline = FlashFacePipeline.from_directory(Path(sys.argv[1]))
 assert pipeline.mesh.size == 4
-made = {name: make(pipeline, *shots) for name, shots in batches().items()}
+made = {name: make(pipeline, *requests) for name, requests in batches().items()}
 stepwise = FlashFacePipeline.from_directory(Path(sys.argv[1]), on_step=lambda: None)
 made["stepwise"] = make(stepwise, *batches()["others"])
 np.savez(sys.argv[2], **made)
@@ -414,10 +423,10 @@ np.savez(sys.argv[2], **made)
 
 def batches():
     """Batches of four and of three of one person, and one of other people in each image."""
-    shots = [shot(seed=20 + i, prompt=["sad", "a child"][i % 2]) for i in range(4)]
+    requests = [image_request(seed=20 + i, prompt=["sad", "a child"][i % 2]) for i in range(4)]
     people = BOB, CAROL, ALICE, BOB
-    others = [replace(one, people=(who,)) for one, who in zip(shots, people, strict=True)]
-    return {"four": shots, "three": shots[:3], "others": others}
+    others = [replace(one, people=(who,)) for one, who in zip(requests, people, strict=True)]
+    return {"four": requests, "three": requests[:3], "others": others}
 
 
 def test_four_devices_make_what_one_makes(pipeline, weights, tmp_path):
@@ -432,8 +441,8 @@ def test_four_devices_make_what_one_makes(pipeline, weights, tmp_path):
     )
     with np.load(out) as made:
         several = dict(made)
-    for name, shots in batches().items():
-        alone = np.concatenate([make(pipeline, one) for one in shots])
+    for name, requests in batches().items():
+        alone = np.concatenate([make(pipeline, one) for one in requests])
         assert several[name].shape == alone.shape
         assert_same(several[name], alone)
         assert_differs(alone[0], alone[2])
@@ -451,12 +460,12 @@ jax.config.update("jax_compilation_cache_dir", sys.argv[3])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
-from tests.sampling.test_pipeline import FlashFacePipeline, HEUN, make, shot
+from tests.sampling.test_pipeline import FlashFacePipeline, HEUN, make, image_request
 steps = []
 pipeline = FlashFacePipeline.from_directory(Path(sys.argv[1]), on_step=lambda: steps.append(None))
-image = make(pipeline, shot())
+image = make(pipeline, image_request())
 once = len(steps)
-heun = make(pipeline, shot(), sampling=HEUN)
+heun = make(pipeline, image_request(), sampling=HEUN)
 missed = hits.count("/jax/compilation_cache/cache_misses")
 np.savez(sys.argv[2], image=image, heun=heun, once=once, both=len(steps), missed=missed)
 """
@@ -467,7 +476,7 @@ def test_steps_are_reported_and_programs_kept(pipeline, base, weights, tmp_path)
 
     What is reported is how often the network was asked, which some solvers do twice a step.
     """
-    made, by_heun = [], make(pipeline, shot(), sampling=HEUN)[0]
+    made, by_heun = [], make(pipeline, image_request(), sampling=HEUN)[0]
     for out in (tmp_path / "first.npz", tmp_path / "second.npz"):
         command = [sys.executable, "-c", STEPWISE, str(weights), str(out), str(tmp_path / "kept")]
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=300)
@@ -487,13 +496,13 @@ def test_steps_are_reported_and_programs_kept(pipeline, base, weights, tmp_path)
 INSIDE = np.s_[16:48, 24:56]
 
 
-def painting(seed=0):
+def picture(seed=0):
     """A picture whose middle is painted anew: a mask of whole latent positions."""
     pixels, grid = np.zeros((64, 64, 1), np.float32), np.zeros((8, 8, 1), np.float32)
     pixels[INSIDE] = 1
     grid[2:6, 3:7] = 1
     image = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    return Painting(image, pixels, grid)
+    return InpaintingImage(image, pixels, grid)
 
 
 def outside(image):
@@ -505,16 +514,16 @@ def outside(image):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_latent_blending_keeps_the_rest_of_the_image(pipeline, eta):
     """Outside the mask an image is what the autoencoder gives back: equal but for rounding."""
-    into = painting()
+    into = picture()
     sampling = replace(SAMPLING, eta=eta)
-    image = make(pipeline, shot(painting=into), sampling=sampling)[0]
+    image = make(pipeline, image_request(inpainting=into), sampling=sampling)[0]
     autoencoder = build_system(SYSTEM).autoencoder.bind({})
     kept = to_pixels(
         autoencoder.decode(autoencoder.encode(from_pixels(jnp.asarray(into.image[None]))))
     )[0]
     assert_same(outside(image), outside(kept))
     assert_differs(image[INSIDE], np.asarray(kept)[INSIDE])
-    other = make(pipeline, shot(painting=into, people=(BOB,)), sampling=sampling)[0]
+    other = make(pipeline, image_request(inpainting=into, people=(BOB,)), sampling=sampling)[0]
     assert_same(outside(other), outside(kept))
     assert_differs(image[INSIDE], other[INSIDE])
 
@@ -527,19 +536,21 @@ def inpainting(tmp_path_factory):
 
 
 def test_an_inpainting_model_sees_what_is_outside_the_mask_alone(inpainting):
-    into = painting()
-    image = make(inpainting, shot(painting=into))[0]
-    other = painting(seed=1).image
+    into = picture()
+    image = make(inpainting, image_request(inpainting=into))[0]
+    other = picture(seed=1).image
     inside, around = into.image.copy(), other.copy()
     inside[INSIDE], around[INSIDE] = other[INSIDE], into.image[INSIDE]
-    hidden = make(inpainting, shot(painting=replace(into, image=inside)))[0]
+    hidden = make(inpainting, image_request(inpainting=replace(into, image=inside)))[0]
     np.testing.assert_array_equal(hidden, image)
-    assert_differs(make(inpainting, shot(painting=replace(into, image=around)))[0], image)
+    assert_differs(
+        make(inpainting, image_request(inpainting=replace(into, image=around)))[0], image
+    )
 
 
 def test_an_inpainting_model_needs_an_image(inpainting):
     with pytest.raises(ValueError, match=r"^This is an inpainting model: give it images to paint"):
-        make(inpainting, shot())
+        make(inpainting, image_request())
 
 
 # Precision.
@@ -551,7 +562,7 @@ def test_bfloat16_is_near_float32(weights, base):
     assert held and half.precision == "bfloat16"
     for name, leaf in held.items():
         assert leaf.dtype == (jnp.bfloat16 if leaf.ndim > 1 else jnp.float32), name
-    image = make(half, shot())[0]
+    image = make(half, image_request())[0]
     error = np.sqrt(np.mean((image - base) ** 2)) / base.std()
     assert error <= 0.06, f"{error:.3f} of the standard deviation"
     assert not np.array_equal(image, base)
@@ -567,16 +578,19 @@ def unknown(**names):
     sampling.__post_init__()
 
 
-def bad_shots(**fields):
-    return lambda pipeline: pipeline.make([shot(**fields)])
+def bad_requests(**fields):
+    return lambda pipeline: pipeline.make([image_request(**fields)])
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda _: shot(seed=-1), "Seed -1 is out of range: choose one from 0 to 2\\^32 - 1"),
-        (lambda _: shot(seed=2**32), "Seed 4294967296 is out of range"),
-        (lambda _: shot(people=()), "needs at least one person"),
+        (
+            lambda _: image_request(seed=-1),
+            "Seed -1 is out of range: choose one from 0 to 2\\^32 - 1",
+        ),
+        (lambda _: image_request(seed=2**32), "Seed 4294967296 is out of range"),
+        (lambda _: image_request(people=()), "needs at least one person"),
         (lambda _: Person(FACES[:0]), "needs at least one reference face"),
         (lambda _: Person(FACES[:2], (1.0,)), "2 references have 1 weights: give one for each"),
         (lambda _: Person(FACES[:2], (1.0, -1.0)), "must be 0 or more, and not all of them 0"),
@@ -585,30 +599,35 @@ def bad_shots(**fields):
         (lambda _: Person(FACES[:2], (1.0, float("inf"))), "must be 0 or more"),
         (lambda _: Person(FACES, share=0.0), "share is 0.0; it must be above 0"),
         (lambda _: Person(FACES, share=float("nan")), "share is nan; it must be above 0"),
-        (lambda p: p.make([]), "no image to make: give at least one shot"),
+        (lambda p: p.make([]), "no image to make: give at least one request"),
         (lambda p: p(["a", "b"], FACES, seeds=[1]), "2 prompts have 1 seeds: give one for each"),
-        (lambda p: p.make([shot()], size=(60, 64)), "image size 60x64 is no multiple of 8"),
-        (lambda p: p.make([shot()], size=(0, 64)), "image size 0x64 is no multiple of 8"),
         (
-            lambda p: p.make([shot(), shot(negative_prompt="a hat")]),
+            lambda p: p.make([image_request()], size=(60, 64)),
+            "image size 60x64 is no multiple of 8",
+        ),
+        (lambda p: p.make([image_request()], size=(0, 64)), "image size 0x64 is no multiple of 8"),
+        (
+            lambda p: p.make([image_request(), image_request(negative_prompt="a hat")]),
             "images of a batch must have one negative prompt",
         ),
         (
-            bad_shots(people=(Person(np.zeros((1, 48, 48, 3), np.uint8)),)),
+            bad_requests(people=(Person(np.zeros((1, 48, 48, 3), np.uint8)),)),
             "Reference faces are 48x48 pixels; this model takes 32x32",
         ),
-        (bad_shots(face_box=(0.5, 0.0, 0.4, 1.0)), "face position .* is no box"),
-        (lambda p: p.make([shot(), shot(painting=painting())]), "split it"),
+        (bad_requests(face_box=(0.5, 0.0, 0.4, 1.0)), "face position .* is no box"),
+        (lambda p: p.make([image_request(), image_request(inpainting=picture())]), "split it"),
         (
-            lambda p: p.make([shot(painting=painting())], size=(64, 96)),
+            lambda p: p.make([image_request(inpainting=picture())], size=(64, 96)),
             "An image to paint into is 64x64 pixels; it must be 64x96",
         ),
         (
-            lambda p: p.make([shot()], sampling=replace(SAMPLING, steps=1001)),
+            lambda p: p.make([image_request()], sampling=replace(SAMPLING, steps=1001)),
             "1001 sampling steps: choose between 1 and 1000",
         ),
         (
-            lambda p: p.make([shot()], sampling=replace(SAMPLING, steps=600, solver="heun")),
+            lambda p: p.make(
+                [image_request()], sampling=replace(SAMPLING, steps=600, solver="heun")
+            ),
             "600 steps of heun ask the network 1199 times; choose fewer steps",
         ),
         (lambda _: replace(SAMPLING, steps=0), "0 sampling steps: choose 1 or more"),

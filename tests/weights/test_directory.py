@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from flashface_jax.common.files import new_directory
+from flashface_jax.common.files import atomic_directory
 from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.models.autoencoder.vae import AutoencoderKLConfig
 from flashface_jax.models.clip import ImageTowerConfig, TextTowerConfig
@@ -62,7 +62,7 @@ def params(networks):
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, params):
     path = tmp_path_factory.mktemp("weights") / "new" / "folder"
-    with new_directory(path) as draft:
+    with atomic_directory(path) as draft:
         write_config(draft, CONFIG)
         for name, part in params.items():
             if part:
@@ -114,14 +114,14 @@ def test_the_directory_can_be_read_by_others(directory):
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "out") as draft:
+    with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "out") as draft:
         write_config(draft, CONFIG)
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_appears_only_when_it_is_whole(tmp_path):
-    with new_directory(tmp_path / "out") as draft:
+    with atomic_directory(tmp_path / "out") as draft:
         write_config(draft, CONFIG)
         assert not (tmp_path / "out").exists()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
@@ -130,7 +130,10 @@ def test_a_directory_appears_only_when_it_is_whole(tmp_path):
 
 def test_an_existing_directory_is_not_replaced(tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(FileExistsError, match="exists already"), new_directory(tmp_path / "mine"):
+    with (
+        pytest.raises(FileExistsError, match="exists already"),
+        atomic_directory(tmp_path / "mine"),
+    ):
         pass
     assert (tmp_path / "mine").read_text() == "precious"
 

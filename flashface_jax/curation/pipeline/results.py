@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.curation.outcomes import KEPT, Outcome
 from flashface_jax.curation.pipeline.collect import PersonSources, sidecar_caption
 from flashface_jax.curation.pipeline.report import Report
@@ -41,7 +41,7 @@ def write_results(
     """
     report = Report(photos_in=photos_in)
     with (
-        whole_file(out / OUTCOMES) as draft,
+        atomic_file(out / OUTCOMES) as draft,
         draft.open("w", encoding="ascii") as file,
         collected.open(encoding="ascii") as before,
     ):

@@ -19,7 +19,7 @@ from PIL import Image
 from flashface_jax.common.errors import sentence
 from flashface_jax.common.pictures import UnreadablePictureError, check_picture
 from flashface_jax.data.building.jpeg import DamagedJpegError, JpegParts, is_upright, read_jpeg
-from flashface_jax.data.building.options import Form
+from flashface_jax.data.building.options import PhotoFormat
 from flashface_jax.data.manifest import Landmarks, PhotoEntry
 from flashface_jax.faces.align import reference_face
 from flashface_jax.faces.files import read_sized_photo
@@ -58,7 +58,7 @@ class _RefusedError(Exception):
     """A photo cannot be used: the reason, a key of DROPS, and a sentence."""
 
 
-def examine(folder: Path, entry: PhotoEntry, form: Form) -> Kept | Dropped:
+def examine(folder: Path, entry: PhotoEntry, form: PhotoFormat) -> Kept | Dropped:
     """Look at one photo of a manifest in `folder`."""
     path = folder / entry.photo
     try:
@@ -74,7 +74,7 @@ def examine(folder: Path, entry: PhotoEntry, form: Form) -> Kept | Dropped:
         return Dropped("no_file", sentence(error))
 
 
-def _look(path: Path, entry: PhotoEntry, form: Form) -> Kept:
+def _look(path: Path, entry: PhotoEntry, form: PhotoFormat) -> Kept:
     data = path.read_bytes()
     parts = read_jpeg(data)
     if _is_heic(data):
@@ -102,7 +102,7 @@ def _look(path: Path, entry: PhotoEntry, form: Form) -> Kept:
     return Kept(entry, len(image), picture, None if own else image, reference, notes)
 
 
-def _has_form(parts: JpegParts, form: Form) -> bool:
+def _has_form(parts: JpegParts, form: PhotoFormat) -> bool:
     within = max(parts.width, parts.height) <= form.longest_side
     return parts.sequential and parts.upright and parts.components == 3 and within
 
@@ -112,7 +112,7 @@ def _is_heic(data: bytes) -> bool:
 
 
 def _changes(
-    data: bytes, parts: JpegParts | None, full: tuple[int, int], form: Form
+    data: bytes, parts: JpegParts | None, full: tuple[int, int], form: PhotoFormat
 ) -> tuple[str, ...]:
     """What encoding a photo anew changed of it."""
     holds = {
@@ -184,7 +184,7 @@ def _decoded(jpeg: bytes, least: int = 0) -> UInt8[np.ndarray, "H W 3"]:
         raise DamagedJpegError(str(error)) from error
 
 
-def _reference(pixels: UInt8[np.ndarray, "H W 3"], entry: PhotoEntry, form: Form) -> bytes:
+def _reference(pixels: UInt8[np.ndarray, "H W 3"], entry: PhotoEntry, form: PhotoFormat) -> bytes:
     """JPEG of the upright face crop of a photo."""
     crop = reference_face(pixels, *face_arrays(entry), form.reference_size)
     return encode_jpeg(crop, form.quality, "4:4:4")  # crops are small: full colour costs little

@@ -7,7 +7,7 @@ from flashface_jax.data.building.removals import Removals
 
 
 @dataclass(frozen=True)
-class Form:
+class PhotoFormat:
     """How photos are stored.
 
     Attributes:
@@ -45,7 +45,7 @@ class BuildOptions:
         threads: photos examined at the same time.
     """
 
-    form: Form = field(default_factory=Form)
+    form: PhotoFormat = field(default_factory=PhotoFormat)
     held_out: int = 200
     held_out_names: tuple[str, ...] = ()
     seed: int = 0

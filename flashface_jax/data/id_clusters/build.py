@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from flashface_jax.common.files import require_writable
-from flashface_jax.common.lock import alone_in
+from flashface_jax.common.lock import exclusive_lock
 from flashface_jax.data.building.options import BuildOptions
 from flashface_jax.data.building.outcomes import DROPS, NOTES
 from flashface_jax.data.building.removals import Removals
@@ -37,7 +37,7 @@ def build(source: Path, out: Path, options: BuildOptions) -> Path:
     """
     manifest = find_manifest(source)
     require_writable(out)
-    with alone_in(out):
+    with exclusive_lock(out):
         builder = Builder(source=source, options=options, data_dir=out)
         place = Path(builder.data_dir)
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.data.building.arrangement import Arrangement, arrange, choose_splits
 from flashface_jax.data.building.examination import face_arrays
 from flashface_jax.data.building.jpeg import DamagedJpegError, read_jpeg
@@ -102,7 +102,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     def finish(self) -> None:
         """Write what became of the photos and remove what the build kept, unless that was done."""
         if self.staging_path.exists():
-            with whole_file(self.outcomes_path) as draft, draft.open("w") as file:
+            with atomic_file(self.outcomes_path) as draft, draft.open("w") as file:
                 for remarkable in read_remarkable(self.staging_path):
                     file.write(json.dumps(remarkable) + "\n")
             remove_staging(self.staging_path)

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from flashface_jax.common.files import require_new, require_writable, whole_file
-from flashface_jax.common.lock import LOCK, alone_in
+from flashface_jax.common.files import atomic_file, require_new, require_writable
+from flashface_jax.common.lock import LOCK, exclusive_lock
 from flashface_jax.data.loading.precomputed import (
     FORMAT,
     METADATA,
@@ -82,7 +82,7 @@ class Draft:
         names = sorted(path.name for path in self.place.iterdir() if not path.name.startswith("."))
         files = {name: (self.place / name).stat().st_size for name in names if name != ORIGIN}
         described = Description(FORMAT, self.origin, dict(self.photos), files)
-        with whole_file(self.place / METADATA) as draft:
+        with atomic_file(self.place / METADATA) as draft:
             draft.write_text(json.dumps(dataclasses.asdict(described)) + "\n")
         self.place.rename(out)
         # Not before: files without it would be taken for those of any other origin.
@@ -102,7 +102,7 @@ def drafting(out: Path, origin: Origin, photos: Mapping[str, int]) -> Iterator[D
     require_new(out)
     require_writable(out.parent)
     place = out.with_name(f".{out.name}.unfinished")
-    with alone_in(place):
+    with exclusive_lock(place):
         _claim(place, origin)
         for left in place.glob(".*.part"):  # by a killed process
             left.unlink()
@@ -114,7 +114,7 @@ def _claim(place: Path, origin: Origin) -> None:
     described = json.loads(json.dumps(dataclasses.asdict(origin)))
     path = place / ORIGIN
     if not path.exists():
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             draft.write_text(json.dumps(described) + "\n")
     elif differ := differences(json.loads(path.read_text()), described):
         raise ValueError(

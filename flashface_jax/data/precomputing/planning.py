@@ -12,7 +12,7 @@ import jax
 
 from flashface_jax.common.config_file import read_config_file
 from flashface_jax.common.devices import resolve_precision
-from flashface_jax.common.files import require_new, whole_file
+from flashface_jax.common.files import atomic_file, require_new
 from flashface_jax.common.from_json import from_json
 from flashface_jax.data.config import DataConfig
 from flashface_jax.data.dataset import IdClusters
@@ -66,7 +66,7 @@ class Plan:
     def write_prompt(self, place: Path) -> None:
         """Write the context of the empty prompt into a directory."""
         context = self.encoders.prompt(self.tokenizer([""]))
-        with whole_file(place / EMPTY_CONTEXT) as file:
+        with atomic_file(place / EMPTY_CONTEXT) as file:
             file.write_bytes(self.origin.prompt.pack({"context": context}))
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.data.building.shards import write_shard
 from flashface_jax.data.loading.encoded_record import Arrays, damaged_record
 from flashface_jax.data.loading.loader import LoaderOptions
@@ -102,7 +102,7 @@ def write_files(
 
     kinds: dict[str, Iterable[bytes]] = {TARGETS: targets(), REFERENCES: references}
     for kind, some in kinds.items():
-        with whole_file(draft.place / file_name(split, kind, number)) as file:
+        with atomic_file(draft.place / file_name(split, kind, number)) as file:
             write_shard(file, some)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flashface_jax.common.errors import shortened
-from flashface_jax.common.lock import alone_in
+from flashface_jax.common.lock import exclusive_lock
 from flashface_jax.data.building.removals import Removals, first_lines, in_vain
 from flashface_jax.data.dataset import NAME, TRAIN, IdClusters, find_dataset
 from flashface_jax.data.id_clusters.id_clusters_dataset_builder import STAGING
@@ -46,7 +46,7 @@ def remove(path: Path, removals: Removals, *, dry_run: bool = False) -> Outcome:
     """
     above = _above(path)
     root = above.parent if above.name == NAME else above
-    with alone_in(root):
+    with exclusive_lock(root):
         resumed = recover(above / WORKSHOP) if (above / WORKSHOP).exists() else False
         dataset = IdClusters(path)
         if (root / STAGING).exists():

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 
 WORKSHOP = ".replacement"
 DRAFT, OLD, RECORD = "draft", "old", "record.json"
@@ -29,7 +29,7 @@ def replacing(place: Path) -> Iterator[Path]:
     draft = workshop / DRAFT
     try:
         draft.mkdir(parents=True)
-        with whole_file(workshop / RECORD) as file:
+        with atomic_file(workshop / RECORD) as file:
             file.write_text(json.dumps({"name": place.name, "new": draft.stat().st_ino}))
         yield draft
         if not _exchange(place, draft):

@@ -16,7 +16,7 @@ STRENGTH = 0.35
 
 
 @dataclass(frozen=True)
-class SeenSample:
+class SampleView:
     """One training sample, to be looked at.
 
     Attributes:
@@ -52,7 +52,7 @@ def draw_samples(pool: PhotoPool, shape: SampleShape, seed: int, count: int) -> 
 
 def seen(
     sample: DrawnSample, identities: Sequence[str], stride: int, tokenizer: Tokenizer | None
-) -> SeenSample:
+) -> SampleView:
     """A drawn sample with the mask over its target."""
     draw = sample.draw
     gone = {
@@ -62,7 +62,7 @@ def seen(
     }
     mask = np.zeros_like(sample.mask) if draw.drop_face_mask else sample.mask
     caption = "" if draw.drop_text else sample.target.caption
-    return SeenSample(
+    return SampleView(
         name=identities[sample.identity],
         source_ids=tuple(photo.source_id for photo in (sample.target, *sample.references)),
         caption=caption,

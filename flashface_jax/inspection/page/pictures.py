@@ -2,7 +2,7 @@
 
 import base64
 
-from flashface_jax.inspection.measuring.samples import SeenSample
+from flashface_jax.inspection.measuring.samples import SampleView
 from flashface_jax.inspection.page.markup import attribute, counted, text
 from flashface_jax.inspection.report import Report
 from flashface_jax.inspection.sheets import SIDE, DrawnCluster, DrawnPhoto, Pixels, jpeg
@@ -72,7 +72,7 @@ def training_samples(report: Report) -> str:
     return f"<p>{said}</p>" + "".join(_sample(sample) for sample in report.samples)
 
 
-def _sample(sample: SeenSample) -> str:
+def _sample(sample: SampleView) -> str:
     target, *references = sample.source_ids
     pairs = zip(references, sample.references, strict=True)
     crops = "".join(

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from flashface_jax.common.shapes import ImageCondition, Latent, Mask
-from flashface_jax.diffusion.loss import Drawn, Example
+from flashface_jax.diffusion.loss import Example, LossNoise
 from flashface_jax.models.autoencoder.autoencoder import (
     encode_crops,
     encode_without_face,
@@ -55,7 +55,7 @@ class Batch:
         self,
         system: System,
         params: dict[str, Params],
-        drawn: Drawn,
+        drawn: LossNoise,
         empty_tokens: Int[Array, "1 words"],
         inpaints: bool,
     ) -> Example:
@@ -127,7 +127,7 @@ class EncodedBatch:
         self,
         system: System,
         params: dict[str, Params],
-        drawn: Drawn,
+        drawn: LossNoise,
         empty_tokens: Int[Array, "1 words"],
         inpaints: bool,
     ) -> Example:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr
 
-from flashface_jax.diffusion.loss import draw, total_loss
+from flashface_jax.diffusion.loss import draw_loss_noise, total_loss
 from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.attention.backends import best_attention
 from flashface_jax.models.blocks import Compute
@@ -30,8 +30,8 @@ from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.optimizer import build_optimizer
 from flashface_jax.training.parallel.blocks import TrainingBlocks, split_as
 from flashface_jax.training.parallel.sharding import Layout, ShardingConfig
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System, build_system
+from flashface_jax.weights.trainable import FLASHFACE, LORA, merge_trainable, split_trainable
 
 PLAIN_ATTENTION = BlockedAttention(max_logits=1 << 62, head_by_head=False)
 """Without blocks, whose number would depend on the machine."""
@@ -124,7 +124,7 @@ class Program:
                 name: part.init(jax.random.fold_in(key, i))
                 for i, (name, part) in enumerate(self.system.parts().items())
             }
-            drawn[parts.FLASHFACE] = begin_as_copies(drawn[parts.FLASHFACE])
+            drawn[FLASHFACE] = begin_as_copies(drawn[FLASHFACE])
         return drawn
 
     def _drawn_updates(self) -> dict[str, Params]:
@@ -132,17 +132,17 @@ class Program:
         if lora is None:
             return {}
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return {parts.LORA: init_lora(_keys(self.config.seed)["lora"], shapes, lora)}
+            return {LORA: init_lora(_keys(self.config.seed)["lora"], shapes, lora)}
 
     def _drawn_shapes(self) -> dict[str, Params]:
         shapes = {name: part.shapes for name, part in self.system.parts().items()}
         if self.config.lora is not None:
-            shapes[parts.LORA] = lora_shapes(self.system.flashface.shapes, self.config.lora)
+            shapes[LORA] = lora_shapes(self.system.flashface.shapes, self.config.lora)
         return shapes
 
     def _state(self, drawn: dict[str, Params]) -> TrainState:
         config = self.config
-        params, frozen = parts.split(drawn, config.trainable, config.lora)
+        params, frozen = split_trainable(drawn, config.trainable, config.lora)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             healthy=jnp.ones((), jnp.bool_),
@@ -210,8 +210,8 @@ def model_jaxpr(config: TrainConfig) -> ClosedJaxpr:
 
     def loss(params: dict[str, Params], frozen: dict[str, Params], batch: AnyBatch) -> jax.Array:
         timesteps = config.system.schedule.timesteps
-        drawn = draw(jax.random.key(0), config.latent_shape, timesteps, config.loss)
-        of_samples = terms(parts.join(params, frozen, config.lora), batch, drawn)
+        drawn = draw_loss_noise(jax.random.key(0), config.latent_shape, timesteps, config.loss)
+        of_samples = terms(merge_trainable(params, frozen, config.lora), batch, drawn)
         return total_loss(of_samples, config.loss.weights).mean()
 
     state = program.shapes

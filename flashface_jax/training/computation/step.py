@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from flashface_jax.diffusion.loss import (
-    Drawn,
+    LossNoise,
     SampleValues,
     denoise,
-    draw,
+    draw_loss_noise,
     loss_terms,
     total_loss,
 )
@@ -24,13 +24,13 @@ from flashface_jax.training.computation.batch import AnyBatch
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.parallel.sharding import EVERY_DEVICE, Layout
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import System
+from flashface_jax.weights.trainable import merge_trainable
 
 Metrics = dict[str, Array]
 """By name: numbers of the whole batch, all of which are logged, and what tells of its health."""
 Terms = dict[str, SampleValues]
-LossTerms = Callable[[dict[str, Params], AnyBatch, Drawn], Terms]
+LossTerms = Callable[[dict[str, Params], AnyBatch, LossNoise], Terms]
 
 
 def make_loss_terms(
@@ -40,7 +40,7 @@ def make_loss_terms(
     levels = jnp.asarray(noise_levels(config.system.schedule), jnp.float32)
     inpaints = config.system.flashface.inpaints
 
-    def terms(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Terms:
+    def terms(params: dict[str, Params], batch: AnyBatch, drawn: LossNoise) -> Terms:
         example = batch.example(system, params, drawn, empty_tokens, inpaints)
         model = system.flashface.bind(params["flashface"])
         prediction = config.system.schedule.prediction
@@ -57,7 +57,7 @@ def over_devices(terms: LossTerms, layout: Layout) -> LossTerms:
     their gradients.
     """
 
-    def spread(params: dict[str, Params], batch: AnyBatch, drawn: Drawn) -> Terms:
+    def spread(params: dict[str, Params], batch: AnyBatch, drawn: LossNoise) -> Terms:
         rows = PartitionSpec(EVERY_DEVICE)
         return jax.shard_map(
             terms,
@@ -81,14 +81,14 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, Metrics]:
         def mean_loss(
-            params: dict[str, Params], rows: tuple[AnyBatch, Drawn]
+            params: dict[str, Params], rows: tuple[AnyBatch, LossNoise]
         ) -> tuple[Float[Array, ""], tuple[SampleValues, Terms]]:
-            terms = sample_terms(parts.join(params, state.frozen, config.lora), *rows)
+            terms = sample_terms(merge_trainable(params, state.frozen, config.lora), *rows)
             losses = total_loss(terms, config.loss.weights)
             return losses.mean(), (losses, terms)
 
         key = jax.random.fold_in(state.key, state.step)
-        drawn = draw(key, shape, timesteps, config.loss)
+        drawn = draw_loss_noise(key, shape, timesteps, config.loss)
         drawn = jax.lax.with_sharding_constraint(drawn, layout.rows)
         gradient = accumulated(
             jax.value_and_grad(mean_loss, has_aux=True), config.accumulate, layout

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from flashface_jax.common.errors import sentence
-from flashface_jax.common.files import require_writable, whole_file
+from flashface_jax.common.files import atomic_file, require_writable
 from flashface_jax.planning.compiling import DoesNotFitError, elapsing
 from flashface_jax.planning.flops import count_flops
 from flashface_jax.planning.plan import Plan, Run, make_plan
@@ -77,7 +77,7 @@ def model_flops(config: TrainConfig) -> float:
 def write_json(path: Path, plans: Sequence[Plan]) -> None:
     """Write plans as a list of objects."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(json.dumps(list(_described(plans)), indent=2) + "\n")
 
 

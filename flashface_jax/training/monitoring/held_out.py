@@ -21,12 +21,12 @@ from flashface_jax.data.loading.transforms import (
     target_and_mask,
 )
 from flashface_jax.faces.align import largest_square
-from flashface_jax.sampling.program import Request
+from flashface_jax.sampling.program import RequestBatch
 from flashface_jax.weights.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutBatch:
     """One target and some references of each of several people (paper, §4.1).
 
     Attributes:
@@ -36,7 +36,7 @@ class HeldOut:
         captions: of the targets.
     """
 
-    request: Request
+    request: RequestBatch
     targets: np.ndarray
     face_boxes: Float32[np.ndarray, "people 4"]
     captions: list[str]
@@ -49,7 +49,7 @@ def held_out_requests(
     shape: SampleShape,
     references: int,
     seed: int,
-) -> HeldOut:
+) -> HeldOutBatch:
     """Ask for each person's first photo, with the following ones as references.
 
     A person with fewer references repeats them. Photos that do not decode are passed over, and
@@ -84,7 +84,7 @@ def held_out_requests(
             "No held-out person has two photos that decode: build the dataset again, or set "
             "grid_people to 0."
         )
-    request = Request(
+    request = RequestBatch(
         tokens=jnp.asarray(tokenizer(captions)),
         negative_tokens=jnp.asarray(tokenizer([""])),
         references=jnp.asarray(np.stack(crops)),
@@ -93,7 +93,7 @@ def held_out_requests(
         face_mask=jnp.asarray(np.stack(masks)),
         seeds=jnp.arange(len(targets), dtype=jnp.uint32) + seed,
     )
-    return HeldOut(request, np.stack(targets), np.stack(boxes), captions)
+    return HeldOutBatch(request, np.stack(targets), np.stack(boxes), captions)
 
 
 def _people(photos: Photos, most: int) -> Iterator[Sequence[tuple[Picture, PhotoRecord]]]:
@@ -114,7 +114,7 @@ def _decodable(photos: Photos, places: range) -> Iterator[tuple[Picture, PhotoRe
             logging.warning("%s; another photo of this held-out person takes its place", error)
 
 
-def held_out_sheet(held_out: HeldOut, made: dict[str, np.ndarray], cell: int) -> Image.Image:
+def held_out_sheet(held_out: HeldOutBatch, made: dict[str, np.ndarray], cell: int) -> Image.Image:
     """One row a person: references, real target, and the images made, titled.
 
     `made` maps a title to the images of the first people; as many rows are drawn.

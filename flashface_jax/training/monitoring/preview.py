@@ -12,16 +12,20 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from flashface_jax.data.dataset import VALIDATION, IdClusters
-from flashface_jax.sampling.program import Request, Sampler, make_generate, request_specs
+from flashface_jax.sampling.program import RequestBatch, Sampler, make_generate, request_specs
 from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.state import TrainState
 from flashface_jax.training.config import TrainConfig
-from flashface_jax.training.monitoring.held_out import HeldOut, held_out_requests, held_out_sheet
+from flashface_jax.training.monitoring.held_out import (
+    HeldOutBatch,
+    held_out_requests,
+    held_out_sheet,
+)
 from flashface_jax.training.monitoring.held_out_metric import HeldOutMetric, MadeImages
 from flashface_jax.training.monitoring.identity_judge import open_identity_judge
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.system import sampling_plan
 from flashface_jax.weights.tokenizer import Tokenizer
+from flashface_jax.weights.trainable import merge_trainable
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Preview:
         cell: side of a cell of the sheet in pixels.
     """
 
-    asked: HeldOut
+    asked: HeldOutBatch
     generate: Callable[[TrainState], UInt8[np.ndarray, "people H W 3"]]
     metrics: tuple[HeldOutMetric, ...]
     cell: int
@@ -89,7 +93,7 @@ def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) ->
     plan = sampling_plan(config.system.sampling, config.system.schedule)
     request = _spread(_repeated(asked.request, layout.mesh.size), program)
     joined = jax.jit(
-        lambda trained, frozen: parts.join(trained, frozen, lora),
+        lambda trained, frozen: merge_trainable(trained, frozen, lora),
         out_shardings=layout.shardings(shapes),
     )
 
@@ -103,11 +107,11 @@ def make_preview(program: Program, dataset: IdClusters, tokenizer: Tokenizer) ->
     return Preview(asked, generate, held_out_metrics(config), cell)
 
 
-def _repeated(request: Request, multiple: int) -> Request:
+def _repeated(request: RequestBatch, multiple: int) -> RequestBatch:
     """The request with its last image repeated, so that devices share the images evenly."""
     images = len(request.tokens)
     chosen = np.minimum(np.arange(-(-images // multiple) * multiple), images - 1)
-    return Request(
+    return RequestBatch(
         tokens=request.tokens[chosen],
         negative_tokens=request.negative_tokens,
         references=request.references[chosen],
@@ -118,7 +122,7 @@ def _repeated(request: Request, multiple: int) -> Request:
     )
 
 
-def _spread(request: Request, program: Program) -> Request:
+def _spread(request: RequestBatch, program: Program) -> RequestBatch:
     """Put a request that every process has alike on all devices."""
     leaves, structure = jax.tree.flatten(request)
     specs = request_specs(request, program.layout.rows.spec)

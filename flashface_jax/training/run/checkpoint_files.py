@@ -7,7 +7,7 @@ different parts would disagree.
 import json
 from pathlib import Path
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 
 SIZES = "sizes.json"
 
@@ -19,7 +19,7 @@ def note_sizes(checkpoint: Path) -> None:
         return
     try:
         sizes = _sizes(checkpoint)
-        with whole_file(note) as draft:
+        with atomic_file(note) as draft:
             draft.write_text(json.dumps(sizes))
     except FileNotFoundError:
         return  # it was among those that are not kept

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flashface_jax.common.files import new_directory
+from flashface_jax.common.files import atomic_directory
 from flashface_jax.data.building.drawn_photos import identity_name, write_photos
-from flashface_jax.data.building.options import BuildOptions, Form
+from flashface_jax.data.building.options import BuildOptions, PhotoFormat
 from flashface_jax.data.config import DataConfig, WorldConfig
 from flashface_jax.data.dataset import TRAIN, IdClusters
 from flashface_jax.data.id_clusters.build import build
@@ -99,7 +99,7 @@ def open_dataset(workdir: Path, config: DataConfig) -> IdClusters:
         return IdClusters(Path(config.dataset))
     place = workdir / "data"
     if is_first() and not place.exists():
-        with new_directory(place) as draft:
+        with atomic_directory(place) as draft:
             _build_world(config.world, draft)
             (draft / WORLD).write_text(_described(config.world))
     wait_for_all("the world is drawn")
@@ -117,7 +117,7 @@ def _described(world: WorldConfig) -> str:
 
 def _build_world(config: WorldConfig, out: Path) -> None:
     """Draw the world's photos and build the dataset of them, as from anybody's."""
-    world, form = config.draw(), Form(longest_side=max(64, config.image_size))
+    world, form = config.draw(), PhotoFormat(longest_side=max(64, config.image_size))
     names = tuple(identity_name(i) for i in config.held_out_people)
     with tempfile.TemporaryDirectory(dir=out) as folder:
         total = world.num_identities * world.photos_per_identity
@@ -132,7 +132,7 @@ def open_tokenizer(workdir: Path, config: TrainConfig, dataset: IdClusters) -> T
     if is_first() and not (has_checkpoints(workdir) and path.exists()):
         if path.exists():
             shutil.rmtree(path)  # an earlier start, which saved nothing, had perhaps another
-        with new_directory(path) as draft:
+        with atomic_directory(path) as draft:
             if config.initial:
                 shutil.copytree(tokenizer_of(Path(config.initial)), draft, dirs_exist_ok=True)
             else:

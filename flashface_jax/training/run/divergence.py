@@ -13,7 +13,7 @@ UNREAD = 2
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepTaken:
     """A step that was taken.
 
     Attributes:
@@ -51,19 +51,19 @@ class Taken:
         )
 
 
-class Health:
+class DivergenceCheck:
     """Looks at the steps of a run a little late."""
 
     def __init__(self) -> None:
-        self._unread: deque[Taken] = deque()
+        self._unread: deque[StepTaken] = deque()
         self._data_state: dict[str, Any] | None = None
 
     def add(self, step: int, metrics: Metrics, data_state: dict[str, Any]) -> None:
         """Take note of a step, and of where the data iterator stands after its batch."""
-        self._unread.append(Taken(step, metrics, self._data_state))
+        self._unread.append(StepTaken(step, metrics, self._data_state))
         self._data_state = data_state
 
-    def first_bad(self, unread: int) -> Taken | None:
+    def first_bad(self, unread: int) -> StepTaken | None:
         """The first step that was not finite, if any, leaving the `unread` newest ones."""
         while len(self._unread) > unread:
             taken = self._unread.popleft()

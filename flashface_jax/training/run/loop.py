@@ -16,9 +16,9 @@ from flashface_jax.training.monitoring.trackers.registry import check_trackers
 from flashface_jax.training.parallel.processes import StopRequest, is_first, say, total
 from flashface_jax.training.run.checkpoint import Checkpoints
 from flashface_jax.training.run.data import TrainingData, open_data
-from flashface_jax.training.run.divergence import UNREAD, Health, Taken
+from flashface_jax.training.run.divergence import UNREAD, DivergenceCheck, StepTaken
 from flashface_jax.training.run.precomputed import require_same_weights
-from flashface_jax.training.run.prefetch import feed
+from flashface_jax.training.run.prefetch import prefetch
 from flashface_jax.training.run.run_config import require_same_run, write_run_config
 from flashface_jax.training.run.start import initial_weights, starting_state
 from flashface_jax.weights.run_files import newest_checkpoint
@@ -77,17 +77,17 @@ def _take_steps(
     observer: Observer,
     stop: StopRequest,
 ) -> TrainState:
-    config, health = program.config, Health()
+    config, health = program.config, DivergenceCheck()
     train_step = program.step(data.tokenizer([""]))
     preview = make_preview(program, data.dataset, data.tokenizer)
-    batches = feed(data.batches, batch_class(config), program.layout)
+    batches = prefetch(data.batches, batch_class(config), program.layout)
     for step in range(int(state.step) + 1, config.steps + 1):
         with observer.waiting():
-            fed = next(batches)
+            prefetched = next(batches)
         observer.before(step)
-        state, metrics = train_step(state, fed.batch)
+        state, metrics = train_step(state, prefetched.batch)
         observer.after(step, metrics)
-        health.add(step, metrics, fed.data_state)
+        health.add(step, metrics, prefetched.data_state)
 
         stopped = stop.heard(step)
         last = step == config.steps or stopped
@@ -102,7 +102,7 @@ def _take_steps(
         if logs:
             observer.log(step, undecodable_photos=float(total(data.batches.replaced)))
         if saves:
-            checkpoints.save(state, step, fed.data_state)
+            checkpoints.save(state, step, prefetched.data_state)
         if stopped:
             observer.tell(f"told to stop: saving step {step}; the same command goes on from it")
             break
@@ -112,7 +112,7 @@ def _take_steps(
     return state
 
 
-def _keep_last_good(checkpoints: Checkpoints, state: TrainState, bad: Taken) -> None:
+def _keep_last_good(checkpoints: Checkpoints, state: TrainState, bad: StepTaken) -> None:
     """Save the state, which stands still since before the bad step."""
     good = bad.step - 1
     if bad.before is None or checkpoints.latest_step == good:

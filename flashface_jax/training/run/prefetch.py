@@ -13,7 +13,7 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Fed:
+class PrefetchedBatch:
     """A batch, and where the data iterator stands after it.
 
     Attributes:
@@ -25,13 +25,13 @@ class Fed:
     data_state: dict[str, Any]
 
 
-def feed(
+def prefetch(
     batches: BatchLoader, made: type[AnyBatch], layout: Layout, ahead: int = AHEAD
-) -> Iterator[Fed]:
+) -> Iterator[PrefetchedBatch]:
     """Endless batches `made` of rows, `ahead` of which are sent before they are asked for."""
-    sent: deque[Fed] = deque()
+    sent: deque[PrefetchedBatch] = deque()
     while True:
         while len(sent) <= ahead:
             rows: dict[str, Any] = next(batches)
-            sent.append(Fed(layout.place_rows(made(**rows)), batches.get_state()))
+            sent.append(PrefetchedBatch(layout.place_rows(made(**rows)), batches.get_state()))
         yield sent.popleft()

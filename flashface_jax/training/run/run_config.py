@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.training.config import TrainConfig
 from flashface_jax.weights.directory import CONFIG_FILE, write_config
 from flashface_jax.weights.run_files import TRAIN_FILE, has_checkpoints
@@ -68,7 +68,7 @@ def require_same_run(workdir: Path, config: TrainConfig) -> None:
 
 def write_run_config(workdir: Path, config: TrainConfig) -> None:
     """Write the configuration down, for those that resume the run or open its weights."""
-    with whole_file(workdir / TRAIN_FILE) as draft:
+    with atomic_file(workdir / TRAIN_FILE) as draft:
         draft.write_text(json.dumps(_described(config), indent=2) + "\n")
     write_config(workdir, config.system)
 

@@ -17,10 +17,10 @@ from flashface_jax.training.run.initial import (
     require_same_arithmetic,
     start_from,
 )
-from flashface_jax.weights import trainable as parts
 from flashface_jax.weights.directory import WeightsDirectory
 from flashface_jax.weights.run import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system
+from flashface_jax.weights.trainable import FLASHFACE
 
 
 def initial_weights(config: TrainConfig) -> WeightsDirectory | None:
@@ -53,10 +53,10 @@ def starting_state(program: Program, weights: WeightsDirectory | None) -> TrainS
     drawn = {
         name: _frozen(weights.params(name, there.parts()[name], place), part.shapes, name)
         for name, part in here.parts().items()
-        if name != parts.FLASHFACE
+        if name != FLASHFACE
     }
-    read = weights.params(parts.FLASHFACE, there.flashface, place)
-    drawn[parts.FLASHFACE] = _flashface(read, program, weights)
+    read = weights.params(FLASHFACE, there.flashface, place)
+    drawn[FLASHFACE] = _flashface(read, program, weights)
     return program.state_of({**program.fresh_updates(), **drawn})
 
 

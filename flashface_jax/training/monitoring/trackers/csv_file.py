@@ -7,7 +7,7 @@ from typing import TextIO
 
 from PIL import Image
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 
 STEP = "step"
 Row = Mapping[str, object]
@@ -48,7 +48,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    with whole_file(path) as draft, draft.open("w", newline="") as file:
+    with atomic_file(path) as draft, draft.open("w", newline="") as file:
         _write_rows(file, columns, [{name: name for name in columns}, *rows])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 
 
 class JsonlFile:
@@ -20,7 +20,7 @@ class JsonlFile:
             for line in (self._path.read_text().splitlines() if self._path.exists() else [])
             if line.endswith("}") and json.loads(line)["step"] <= step
         ]
-        with whole_file(self._path) as draft:
+        with atomic_file(self._path) as draft:
             draft.write_text("".join(f"{line}\n" for line in kept))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flashface_jax.common.files import whole_file
+from flashface_jax.common.files import atomic_file
 from flashface_jax.weights.run_files import TRAIN_FILE
 
 STEP = "step"
@@ -68,6 +68,6 @@ def _kept_id(workdir: Path) -> str:
     """The id under which the run in a directory is known; drawn once."""
     path = workdir / ID_FILE
     if not path.exists():
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             draft.write_text(secrets.token_hex(8) + "\n")
     return path.read_text().strip()
