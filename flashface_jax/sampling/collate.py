@@ -60,10 +60,11 @@ def collate_inpainting(
     if len(given) < len(inpaintings):
         raise ValueError("A batch either paints into images or does not: split it.")
     for inpainting in given:
-        if inpainting.image.shape[:2] != size:
+        height, width = inpainting.image.shape[:2]
+        if (height, width) != size:
             raise ValueError(
-                f"An image to paint into is {inpainting.image.shape[0]}x{inpainting.image.shape[1]} "
-                f"pixels; it must be {size[0]}x{size[1]}."
+                f"An image to paint into is {height}x{width} pixels; it must be "
+                f"{size[0]}x{size[1]}."
             )
     return InpaintingBatch(
         images=jnp.asarray(np.stack([inpainting.image for inpainting in given])),
