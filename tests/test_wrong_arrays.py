@@ -33,7 +33,7 @@ from flashface_jax.diffusion.schedule import (
     add_noise,
     as_noise,
     noise_levels,
-    sampling_steps,
+    visited_levels,
 )
 from flashface_jax.models.autoencoder.autoencoder import (
     encode_crops,
@@ -60,7 +60,8 @@ KL = network(AutoencoderKL, AutoencoderKLConfig(32, channel_multipliers=(1, 2)),
 IMAGES = network(ImageTower, ImageTowerConfig(16, 8, 16, 2, 1, 8), Compute())
 COSINES = PatchCosines(CONFIG.system.autoencoder)
 LEVELS = jnp.asarray(noise_levels(ScheduleConfig()), jnp.float32)
-PLAN = plan_sampling(sampling_steps(noise_levels(ScheduleConfig()), 2), Guidance())
+ALL_LEVELS = noise_levels(ScheduleConfig())
+PLAN = plan_sampling(ALL_LEVELS, visited_levels(ALL_LEVELS, 2), Guidance())
 
 
 def of(*shape, dtype=jnp.float32):
@@ -117,7 +118,7 @@ def encode(**wrong):
     return flashface(FlashFace.encode_references, **{**right, **wrong})
 
 
-def denoise(references=None, beside=0, **wrong):
+def denoise(references=None, paired=0, **wrong):
     right = {
         "latents": of(2, 8, 8, 12),
         "condition": of(2, 8, 8, 1),
@@ -126,7 +127,7 @@ def denoise(references=None, beside=0, **wrong):
     }
 
     def method(model, **arrays):
-        return model.denoise(**arrays, references=references, beside=beside)
+        return model.denoise(**arrays, references=references, paired=paired)
 
     return flashface(method, **{**right, **wrong})
 
@@ -183,9 +184,9 @@ SHAPES = [
      "shape (2, 16)", "(contexts, words, text) with text = 16 (configured)"),
     (lambda: denoise(context=of(3, 40, 16)), "context", "FlashFace.denoise",
      "3 contexts", "one for all rows, or 2, one for each row"),
-    (lambda: denoise(beside=1, context=of(1, 40, 16)), "context", "FlashFace.denoise",
+    (lambda: denoise(paired=1, context=of(1, 40, 16)), "context", "FlashFace.denoise",
      "1 contexts", "2, one for each row"),
-    (lambda: denoise(beside=3), "beside", "FlashFace.denoise", "the value 3", "0 to 2, the rows"),
+    (lambda: denoise(paired=3), "paired", "FlashFace.denoise", "the value 3", "0 to 2, the rows"),
     (lambda: denoise(references=changed(SEEN, weight=of(1, 2))), "references.weight",
      "FlashFace.denoise", "shape (1, 2)",
      "(sets, refs) with sets = 1 (as in `references.features['middle/0']`), "

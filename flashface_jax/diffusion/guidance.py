@@ -102,11 +102,11 @@ class PredictBranches(Protocol):
         self,
         contexts: Float[Array, "contexts batch words text"],
         referenced: int = 0,
-        beside: int = 0,
+        paired: int = 0,
     ) -> BranchNoise:
         """Predict a branch for each context; the first `referenced` see the references.
 
-        The first `beside` contexts are predicted with references, and then all without.
+        The first `paired` contexts are predicted with references, and then all without.
         """
         ...
 
@@ -143,7 +143,7 @@ def three_way(
 
     Only tr sees the references.
     """
-    both, text, none = predict(jnp.stack([prompt, negative]), beside=1)
+    both, text, none = predict(jnp.stack([prompt, negative]), paired=1)
     guided = none + step.text_guidance * (text - none) + step.reference_guidance * (both - text)
     return rescaled(guided, text, step.rescale)
 

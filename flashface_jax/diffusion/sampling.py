@@ -250,10 +250,10 @@ def guided_noise(
         def predict(
             contexts: Float[Array, "contexts batch words text"],
             referenced: int = 0,
-            beside: int = 0,
+            paired: int = 0,
         ) -> BranchNoise:
             rows = len(contexts) * batch
-            seeing = (referenced or beside) * batch
+            seeing = (referenced or paired) * batch
             strength = now.guidance.reference_strength * jnp.tile(
                 share, (seeing // share.shape[0], 1)
             )
@@ -265,10 +265,10 @@ def guided_noise(
                 jnp.full((rows,), now.timestep),
                 contexts.reshape(rows, *contexts.shape[2:]),
                 seen if seeing else None,
-                beside * batch,
+                paired * batch,
             )
             sigma = jnp.full((len(output),), now.timestep_sigma)
-            states = jnp.tile(x, (beside + len(contexts), 1, 1, 1))
+            states = jnp.tile(x, (paired + len(contexts), 1, 1, 1))
             return as_noise(output, states, sigma, prediction).reshape(-1, *x.shape)
 
         return predict

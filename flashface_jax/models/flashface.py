@@ -142,7 +142,7 @@ class FlashFace(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         references: References | None,
-        beside: int = 0,
+        paired: int = 0,
     ) -> Float[Array, "_ h w c"]:
         """Predict the noise in float32; exactly 0 with freshly drawn parameters (see the class).
 
@@ -155,39 +155,45 @@ class FlashFace(nnx.Module):
             context: text context of each row, or one of all.
             references: features, how often each counts, and λ_feat; None leaves reference
                 attention to the image alone, as λ_feat = 0 does.
-            beside: the first `beside` rows are predicted with references and, after those, all
+            paired: the first `paired` rows are predicted with references and, after those, all
                 rows without.
 
         Raises:
             ValueError: an array has a shape that does not fit the others or the configuration.
             TypeError: an array has another dtype.
         """
-        _check_rows(len(latents), len(context), references, beside)
+        _check_rows(len(latents), len(context), references, paired)
         x = jnp.concatenate([latents, condition.astype(latents.dtype)], axis=-1)
-        return self.denoiser(x, timestep, context, references, beside).astype(jnp.float32)
+        return self.denoiser(x, timestep, context, references, paired).astype(jnp.float32)
 
 
-def _check_rows(batch: int, contexts: int, references: References | None, beside: int) -> None:
+def _check_rows(batch: int, contexts: int, references: References | None, paired: int) -> None:
     """Refuse what the rows of `denoise` cannot share evenly."""
     where = "FlashFace.denoise"
     each = f"{batch}, one for each row"
     require(
-        contexts == batch or (contexts == 1 and not beside),
+        contexts == batch or (contexts == 1 and not paired),
         "context",
         where,
         f"{contexts} contexts",
-        each if beside else f"one for all rows, or {each}",
+        each if paired else f"one for all rows, or {each}",
     )
-    require(0 <= beside <= batch, "beside", where, f"the value {beside}", f"0 to {batch}, the rows")
+    require(
+        0 <= paired <= batch,
+        "paired",
+        where,
+        f"the value {paired}",
+        f"0 to {batch}, the rows",
+    )
     if references is None:
         return
     (rows, people), sets = references.strength.shape, len(references.weight)
     require(
-        rows <= batch + beside,
+        rows <= batch + paired,
         "references.strength",
         where,
         f"{rows} rows",
-        f"at most {batch + beside}, which are predicted",
+        f"at most {batch + paired}, which are predicted",
     )
     require(
         0 < people <= sets and sets % people == 0 and rows % (sets // people) == 0,

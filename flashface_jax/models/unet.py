@@ -202,7 +202,7 @@ class UNet(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         references: References | None = None,
-        beside: int = 0,
+        paired: int = 0,
     ) -> Float[Array, "_ _ _ _"]:
         """Predict.
 
@@ -211,13 +211,13 @@ class UNet(nnx.Module):
             timestep: integers in [0, 1000).
             context: text context, (batch, words, context_channels).
             references: what reference attention sees besides the image; None for the image alone.
-            beside: the first `beside` rows are also predicted without references. Both share what
+            paired: the first `paired` rows are also predicted without references. Both share what
                 comes before the first reference attention: where that is in the middle, the encoder
                 runs once.
 
         Returns:
-            (batch + beside, h, w, out_channels) in the compute dtype: the rows that see
-            references, then, if `beside`, all rows without.
+            (batch + paired, h, w, out_channels) in the compute dtype: the rows that see
+            references, then, if `paired`, all rows without.
         """
         if self.head is None:
             raise ValueError("This U-Net was built without a head: ask it for features().")
@@ -225,7 +225,7 @@ class UNet(nnx.Module):
         def seen(stage: str) -> list[BlockReference]:
             return [] if references is None else references.at(stage)
 
-        return self.run(self.head, self._through(x, timestep, context, seen, beside)[0])
+        return self.run(self.head, self._through(x, timestep, context, seen, paired)[0])
 
     def features(
         self, x: FeatureMap, timestep: Timestep, context: TextContext
@@ -244,7 +244,7 @@ class UNet(nnx.Module):
         timestep: Timestep,
         context: TextContext,
         seen: Callable[[str], list[BlockReference] | None],
-        beside: int,
+        paired: int,
     ) -> tuple[Float[Array, "_ _ _ _"], dict[str, Float[Array, "_ _ _"]]]:
         time = self.run(self.time_embedding, timestep)
         features: dict[str, Tokens] = {}
@@ -261,10 +261,11 @@ class UNet(nnx.Module):
 
         def parted(x: FeatureMap, name: str) -> Float[Array, "_ _ _ _"]:
             nonlocal time, context, skips
-            if not beside or name != parting:
+            if not paired or name != parting:
                 return x
             x, time, context, skips = jax.tree.map(
-                lambda rows: jnp.concatenate([rows[:beside], rows]), (x, time, context, skips)
+                lambda rows: jnp.concatenate([rows[:paired], rows]),
+                (x, time, context, skips),
             )
             return x
 

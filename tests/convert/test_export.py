@@ -474,11 +474,13 @@ def assert_error(capfd, tmp_path, *expected):
     assert not list(tmp_path.glob("*out*"))
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_what_is_no_weights_directory_is_refused(tmp_path, capfd, name):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere", "does not exist"), ("empty", "is no weights directory")]
+)
+def test_what_is_no_weights_directory_is_refused(tmp_path, capfd, name, reason):
     (tmp_path / "empty").mkdir()
     assert export(tmp_path / name, tmp_path / "out") == 1
-    assert_error(capfd, tmp_path, f"{tmp_path / name} is no weights directory")
+    assert_error(capfd, tmp_path, f"{tmp_path / name} {reason}")
 
 
 def test_an_existing_directory_is_left_alone(converted, tmp_path, capfd):
@@ -588,7 +590,7 @@ def test_only_the_official_form_needs_pytorch(converted, tmp_path):
             command, check=False, capture_output=True, text=True, env=environment
         )
     assert ends["official"].returncode == 1
-    assert "error: PyTorch files need PyTorch: pip install" in ends["official"].stderr
+    assert "error: this needs PyTorch: pip install" in ends["official"].stderr
     assert ends["safetensors"].returncode == 0, ends["safetensors"].stderr
     assert [path.name for path in tmp_path.iterdir()] == ["safetensors"]
     assert_same(read(tmp_path / "safetensors", "vae"), drawn_state_dict("tiny_vae"))

@@ -32,9 +32,9 @@ class Recorder:
         ]
         self.asked = []
 
-    def __call__(self, contexts, referenced=0, beside=0):
-        self.asked.append((contexts, referenced, beside))
-        return jnp.asarray(self.noise[: len(contexts) + beside], jnp.float32)
+    def __call__(self, contexts, referenced=0, paired=0):
+        self.asked.append((contexts, referenced, paired))
+        return jnp.asarray(self.noise[: len(contexts) + paired], jnp.float32)
 
 
 def one_step(guidance, timestep=0):
@@ -61,9 +61,12 @@ def test_guided_by_text(form, seeing, rescale):
     text, none = predict.noise[:2]
     expected = expected_rescale(none + 7.0 * (text - none), text, rescale)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)
-    ((contexts, referenced, beside),) = predict.asked
+    ((contexts, referenced, paired),) = predict.asked
     np.testing.assert_array_equal(contexts, jnp.stack([PROMPT, NEGATIVE]))
-    assert (referenced, beside) == (seeing, 0)  # both branches see the references, or neither
+    assert (referenced, paired) == (
+        seeing,
+        0,
+    )  # both branches see the references, or neither
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
@@ -74,16 +77,16 @@ def test_three_way(rescale):
     both, text, none = predict.noise
     guided = none + 7.0 * (text - none) + 3.2 * (both - text)
     np.testing.assert_allclose(ours, expected_rescale(guided, text, rescale), rtol=0, atol=5e-5)
-    ((contexts, referenced, beside),) = predict.asked
+    ((contexts, referenced, paired),) = predict.asked
     np.testing.assert_array_equal(contexts, jnp.stack([PROMPT, NEGATIVE]))
-    assert (referenced, beside) == (0, 1)  # the prompt alone, with references and without
+    assert (referenced, paired) == (0, 1)  # the prompt alone, with references and without
 
 
 def test_references_that_change_nothing_leave_guidance_by_text():
     """At strength 0 both branches of the prompt are equal: exactly the result without them."""
 
-    def predict(contexts, referenced=0, beside=0):
-        contexts = jnp.concatenate([contexts[:beside], contexts])
+    def predict(contexts, referenced=0, paired=0):
+        contexts = jnp.concatenate([contexts[:paired], contexts])
         ramp = jnp.sin(jnp.arange(72.0).reshape(SHAPE) * 3)
         return ramp * (2 + contexts[..., None])
 

@@ -43,9 +43,9 @@ class Linear(FlashFace):
         tokens = latents.reshape(*latents.shape[:2], -1, latents.shape[-1])
         return {"middle/0": tokens + timestep[:, None, None, None] / 1e3 + context.mean()}
 
-    def denoise(self, latents, condition, timestep, context, references, beside=0):
+    def denoise(self, latents, condition, timestep, context, references, paired=0):
         latents, condition, timestep, context = (
-            jnp.concatenate([rows[:beside], rows])
+            jnp.concatenate([rows[:paired], rows])
             for rows in (latents, condition, timestep, context)
         )
         by_row = jnp.zeros((0, latents.shape[-1]))
@@ -454,10 +454,10 @@ def test_a_known_image_is_kept_where_it_is_not_repainted(jitted, run):
 class LinearVelocity(Linear):
     """The same noise, told as velocity α·ε - σ·x_0 = (ε - σ·x) / α."""
 
-    def denoise(self, latents, condition, timestep, context, references, beside=0):
-        noise = super().denoise(latents, condition, timestep, context, references, beside)
-        latents = jnp.concatenate([latents[:beside], latents])
-        timestep = jnp.concatenate([timestep[:beside], timestep])
+    def denoise(self, latents, condition, timestep, context, references, paired=0):
+        noise = super().denoise(latents, condition, timestep, context, references, paired)
+        latents = jnp.concatenate([latents[:paired], latents])
+        timestep = jnp.concatenate([timestep[:paired], timestep])
         sigma = jnp.asarray(LEVELS, jnp.float32)[timestep][:, None, None, None]
         return (noise - sigma * latents) / jnp.sqrt(1 - sigma**2)
 

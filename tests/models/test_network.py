@@ -59,8 +59,8 @@ def test_a_method_is_a_function_of_parameters(net, params):
 
 
 def test_what_is_static_can_be_named(net, params):
-    denoise = net.jit(FlashFace.denoise, static_argnames="beside")
+    denoise = net.jit(FlashFace.denoise, static_argnames="paired")
     rows = jnp.ones((1, 8, 8, 12)), jnp.zeros((1, 8, 8, 1)), jnp.array([500])
-    noise = denoise(params, *rows, jnp.ones((1, 40, 16)), None, beside=1)
+    noise = denoise(params, *rows, jnp.ones((1, 40, 16)), None, paired=1)
     assert noise.shape == (2, 8, 8, 12)
     assert not noise.any(), "the last layer begins at zero"

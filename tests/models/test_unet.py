@@ -252,7 +252,7 @@ def test_rows_beside_equal_rows_of_their_own(placement, least):
         arguments = x["latents"], x["mask"], time, x["context"]
         apart = [model.denoise(*(rows[:1] for rows in arguments), seen)]
         apart.append(model.denoise(*arguments, None))
-        return model.denoise(*arguments, seen, beside=1), jnp.concatenate(apart)
+        return model.denoise(*arguments, seen, paired=1), jnp.concatenate(apart)
 
     together, apart = predict(
         params, jnp.ones((1, x["references"].shape[1])), jnp.full((1, 1), 1.2)
@@ -281,7 +281,7 @@ def test_branches_share_the_blocks_before_the_first_reference_attention(placemen
 
     def predict(params):
         arguments = x["latents"], x["mask"], jnp.full((2,), 400), x["context"]
-        return net.bind(params).denoise(*arguments, None, beside=1)
+        return net.bind(params).denoise(*arguments, None, paired=1)
 
     assert jax.eval_shape(predict, net.shapes) == arrays((3, 8, 8, 4), jnp.float32)
     assert rows == [2] * shared + [3] * (8 - shared)
