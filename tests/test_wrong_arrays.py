@@ -153,7 +153,7 @@ def sampled(shown=SHOWN, noise=DRAWN.noise, keys=KEYS):
 def test_right_arrays_pass():
     assert encode()["middle/0"].shape == (2, 3, 16, 32)
     assert denoise().shape == denoise(context=of(1, 40, 16)).shape == (2, 8, 8, 12)
-    assert loss().shape == (2,)
+    assert loss().shape == (2, 8, 8, 12)
     assert sampled().shape == (2, 8, 8, 12)
     assert begin().shape == begin(inpainting=PAINTED).shape == (2, 8, 8, 12)
 
@@ -271,7 +271,7 @@ SHAPES = [
      "c = 12 (as in `conditioning.references.latents`), h = 8 (as in `conditioning.condition`), "
      "w = 8 (as in `conditioning.condition`)"),
     (lambda: flashface(lambda model: track_references(model, REFERENCES, ints(2, 1))),
-     "timestep", "track_references", "shape (2, 1)", "(steps,)"),
+     "timestep", "track_references", "shape (2, 1)", "(evaluations,)"),
     # sampling
     (lambda: begin(seeds=of(3, dtype=jnp.uint32)), "request.seeds", "Sampler.begin",
      "shape (3,)", "(batch,) with batch = 2 (as in `request.tokens`)"),
