@@ -103,7 +103,7 @@ REQUEST = RequestBatch(
     of(2, 8, 8, 1), of(2, dtype=jnp.uint32),
 )  # fmt: skip
 PERSON = Person(pixels(1, 32, 32, 3))
-PAINTING = InpaintingImage(
+INPAINTING = InpaintingImage(
     pixels(64, 64, 3), np.zeros((64, 64, 1), np.float32), np.zeros((8, 8, 1), np.float32)
 )
 PAINTED = InpaintingBatch(jnp.asarray(pixels(2, 64, 64, 3)), of(2, 64, 64, 1), of(2, 8, 8, 1))
@@ -296,7 +296,7 @@ SHAPES = [
      "TextTower.__call__", "shape (1, 77)", "(batch, words) with words = 40 (configured)"),
     (lambda: changed(PERSON, faces=pixels(32, 32, 3)).__post_init__(), "faces", "Person",
      "shape (32, 32, 3)", "(refs, R, R, 3)"),
-    (lambda: changed(PAINTING, repaint_pixels=np.zeros((64, 32, 1), np.float32)).__post_init__(),
+    (lambda: changed(INPAINTING, repaint_pixels=np.zeros((64, 32, 1), np.float32)).__post_init__(),
      "repaint_pixels", "InpaintingImage", "shape (64, 32, 1)",
      "(H, W, 1) with H = 64 (as in `image`), W = 64 (as in `image`)"),
 ]  # fmt: skip

@@ -25,7 +25,7 @@ def paste_back(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The photo with its masked area repainted.
 
-    Inside the mask the result is the painting, resized (bicubic) and matched to the photo's
+    Inside the mask the result is the output, resized (bicubic) and matched to the photo's
     colours; farther than the feather from it the result is the photo, bit for bit.
 
     Args:
@@ -33,18 +33,18 @@ def paste_back(
         painted: the region as the model painted it, as a whole, at its own size.
         region: where it goes.
         mask: what to repaint; what is above 0 is.
-        feather: width of the blend around the mask in pixels of the painting, at least 0. The
+        feather: width of the blend around the mask in pixels of the output, at least 0. The
             default is two latent pixels: one that the mask may cover in part, so that the model
-            painted it anew, and one where painting and photo show the same.
+            painted it anew, and one where the image and the photo show the same.
 
     Raises:
-        ValueError: photo, mask or painting are not of the region's sizes, or the feather is
+        ValueError: photo, mask or output are not of the region's sizes, or the feather is
             negative.
     """
     if painted.shape[:2] != region.model_size:
         (height, width), (model_height, model_width) = painted.shape[:2], region.model_size
         raise ValueError(
-            f"the painting is {width}x{height} pixels but its region was planned for "
+            f"the output is {width}x{height} pixels but its region was planned for "
             f"{model_width}x{model_height}: paint at the planned size."
         )
     if not feather >= 0:
@@ -66,12 +66,12 @@ def match_colors(
     crop: UInt8[np.ndarray, "H W 3"],
     mask: Float32[np.ndarray, "H W 1"],
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Shifts a painting's colours to the photo's where both show the same, smoothly in between.
+    """Shifts an output's colours to the photo's where both show the same, smoothly in between.
 
-    Outside the mask painting and photo should differ by the shift alone. It is measured by latent
+    Outside the mask the image and the photo should differ by the shift alone. It is measured by latent
     pixel and spread into the mask. Latent pixels next to masked ones are left out, since the
     autoencoder mixes neighbours, and those far off the median shift hardly count (Geman-McClure
-    weights): there the painting shows something else, long hair perhaps, which must not bleed into
+    weights): there the output shows something else, long hair perhaps, which must not bleed into
     the face. It does with Poisson blending (`cv2.seamlessClone`), which trusts each pixel of the
     rim. Beyond a mask that touches the photo's border there is nothing to measure, and the shift
     of the other sides counts.
@@ -79,7 +79,7 @@ def match_colors(
     Args:
         painted: the model's picture; sides are multiples of 8.
         crop: the photo's region at the same size.
-        mask: what was repainted. If that is all, the painting stays as it is.
+        mask: what was repainted. If that is all, the output stays as it is.
     """
     difference = crop.astype(np.float32) - painted
     height, width, _ = difference.shape
@@ -97,7 +97,7 @@ def match_colors(
 def feathered(
     mask: Float32[np.ndarray, "H W 1"], region: Region, feather: float
 ) -> Float32[np.ndarray, "inside_height inside_width 1"]:
-    """How much of the painting each pixel of the region takes: 1 in the mask, falling to 0 outside.
+    """How much of the output each pixel of the region takes: 1 in the mask, falling to 0 outside.
 
     The mask is feathered outward. Inward, its rim would keep some of what was to be replaced; the
     model has painted the surroundings along, so that outside the mask two pictures of the same
@@ -152,7 +152,7 @@ def _spread(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _resized(painted: np.ndarray, region: Region) -> np.ndarray:
-    """The part of a painting that lies in the photo, at the photo's size (bicubic)."""
+    """The part of an output that lies in the photo, at the photo's size (bicubic)."""
     rows, columns = region.rows, region.columns
     down, across = region.model_size[0] / region.height, region.model_size[1] / region.width
     box = (

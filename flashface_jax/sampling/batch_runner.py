@@ -37,14 +37,14 @@ class Outcome:
 
 
 class Reporter:
-    """Hears what a studio does; this one prints notes and goes on after failures."""
+    """Hears what a runner does; this one prints notes and goes on after failures."""
 
     def note(self, text: str) -> None:
         """Take a sentence for the user."""
         print(text)
 
     def failed(self, name: str, error: Exception) -> None:
-        """Hear why a job cannot be made; what is raised here stops the studio."""
+        """Hear why a job cannot be made; what is raised here stops the runner."""
         print(f"{name}: {sentence(error)}")
 
     def kept(self, images: int) -> None:

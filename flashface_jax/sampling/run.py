@@ -41,12 +41,12 @@ def make_images(options: argparse.Namespace, jobs: Sequence[Job], broken: dict[s
     kind = OneCommand if options.jobs is None else Progress
     own = len(jobs[jax.process_index() :: jax.process_count()])
     with kind(own) as progress:
-        studio = _studio(options, options.weights, progress, own)
+        runner = _runner(options, options.weights, progress, own)
         if jax.process_index() > 0:
             broken = {}  # the first host tells of them
         for place, error in broken.items():
             progress.failed(place, error)
-        outcome = studio.run(jobs, options.out)
+        outcome = runner.run(jobs, options.out)
     return _report(options.out, outcome, len(broken))
 
 
@@ -60,7 +60,7 @@ def make_again(options: argparse.Namespace, job: Job, record: Record) -> int:
     try:
         with OneCommand(1) as progress:
             weights = options.weights or Path(record.weights.path)
-            outcome = _studio(options, weights, progress, 1, record).run([job], options.out)
+            outcome = _runner(options, weights, progress, 1, record).run([job], options.out)
     except (ValueError, OSError) as error:
         raise ValueError(f"{options.repeat} cannot be made again: {sentence(error)}") from error
     again = [*outcome.made, *outcome.kept][0]
@@ -68,7 +68,7 @@ def make_again(options: argparse.Namespace, job: Job, record: Record) -> int:
     return 0
 
 
-def _studio(
+def _runner(
     options: argparse.Namespace,
     weights: Path,
     progress: "Progress",

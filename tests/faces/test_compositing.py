@@ -69,12 +69,12 @@ def test_at_the_models_size_a_painting_goes_in_exactly(region):
     photo, mask = noise(90, 100), mask_of((90, 100), 20, 40, 30, 24)
     crop = cut(photo, region)
     assert difference(paste_back(photo, crop, region, mask), photo) == 0
-    painting = np.where(cut_mask(mask, region) > 0, noise(*region.model_size, seed=1), crop)
+    generated = np.where(cut_mask(mask, region) > 0, noise(*region.model_size, seed=1), crop)
     top, left = region.rows.start - region.top, region.columns.start - region.left
     expected = photo.copy()
     window = expected[region.rows, region.columns]
-    window[:] = painting[top : top + window.shape[0], left : left + window.shape[1]]
-    off = difference(paste_back(photo, painting, region, mask), expected)
+    window[:] = generated[top : top + window.shape[0], left : left + window.shape[1]]
+    off = difference(paste_back(photo, generated, region, mask), expected)
     assert off == 0, f"differs by {off} levels, allowed 0"
 
 
@@ -91,10 +91,10 @@ def test_a_round_trip_of_a_smooth_photo_is_within_two_levels(side, model_side, s
 
 
 def test_a_wholly_masked_photo_becomes_the_painting():
-    photo, painting = noise(64, 64), noise(64, 64, seed=1)
+    photo, generated = noise(64, 64), noise(64, 64, seed=1)
     mask = np.ones((64, 64, 1), np.float32)
     region = plan_region(mask, (64, 64))
-    assert difference(paste_back(photo, painting, region, mask), painting) == 0
+    assert difference(paste_back(photo, generated, region, mask), generated) == 0
 
 
 def test_the_feather_falls_from_the_mask_outward():
@@ -144,7 +144,7 @@ def two_people(i):
 def drawn_case(i):
     """A photo, its face's mask, and another person's face painted there on the same surroundings.
 
-    The painting is slightly soft and noisy, as an autoencoder leaves it.
+    The output is slightly soft and noisy, as an autoencoder leaves it.
     """
     photo, face, mask, region = two_people(i)
     cells = np.kron(latent_mask(cut_mask(mask, region))[..., 0], np.ones((8, 8)))[..., None] > 0
@@ -210,9 +210,9 @@ def test_a_constant_shift_is_undone_everywhere():
 
 
 def test_another_head_around_the_mask_does_not_tint_the_face():
-    """A painting whose hair and shoulders differ outside the mask, too, keeps its face's colours.
+    """An output whose hair and shoulders differ outside the mask, too, keeps its face's colours.
 
-    Poisson blending has the painting meet the photo at each pixel of the rim, and tints the face.
+    Poisson blending has the output meet the photo at each pixel of the rim, and tints the face.
     """
     for i in range(4):
         photo, face, mask, region = two_people(i)
@@ -230,7 +230,7 @@ def test_another_head_around_the_mask_does_not_tint_the_face():
 def test_a_painting_of_another_size_is_refused():
     mask = mask_of((50, 60), 10, 10, 20, 20)
     region = plan_region(mask, (64, 64))
-    with pytest.raises(ValueError, match=r"painting is 72x64 pixels .* planned for 64x64: paint"):
+    with pytest.raises(ValueError, match=r"output is 72x64 pixels .* planned for 64x64: paint"):
         paste_back(noise(50, 60), noise(64, 72), region, mask)
     with pytest.raises(ValueError, match="60x51 pixels but its region was planned on 60x50"):
         paste_back(noise(51, 60), noise(64, 64), region, np.ones((51, 60, 1), np.float32))

@@ -42,8 +42,8 @@ def no_detector():
 
 
 @pytest.fixture
-def studio(sample_folder, opened):
-    """Makes a studio with some detector."""
+def runner(sample_folder, opened):
+    """Makes a runner with some detector."""
 
     def make(detector=None, **more):
         weights = sample_folder / "weights"
@@ -77,9 +77,9 @@ def references(path: Path):
     return read_record(path).references
 
 
-def test_the_face_that_is_meant_makes_the_reference(studio, portrait, tmp_path):
+def test_the_face_that_is_meant_makes_the_reference(runner, portrait, tmp_path):
     detector = PlantedDetector(*THREE)
-    made = studio(detector)
+    made = runner(detector)
     photo = (str(portrait / "sharp.png"),)
     jobs = [Job("x", (photo,), face=face, name=str(face)) for face in (0, 1, 2, "largest")]
     outcome = made.run(jobs, tmp_path)
@@ -97,17 +97,17 @@ def test_the_face_that_is_meant_makes_the_reference(studio, portrait, tmp_path):
 @pytest.mark.parametrize(
     ("face", "said"), [("only", "shows 3 faces"), (3, "has no face 3"), ("7", "has no face 7")]
 )
-def test_a_face_that_is_not_there_names_the_photo(studio, portrait, tmp_path, face, said):
+def test_a_face_that_is_not_there_names_the_photo(runner, portrait, tmp_path, face, said):
     photo = str(portrait / "sharp.png")
-    made = studio(PlantedDetector(*THREE))
+    made = runner(PlantedDetector(*THREE))
     outcome = made.run([Job("x", ((photo,),), face=face, name="a")], tmp_path / "out")
     assert photo in outcome.failed["a"] and said in outcome.failed["a"]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_blurred_photo_is_noted_and_serves(studio, portrait, tmp_path):
+def test_a_blurred_photo_is_noted_and_serves(runner, portrait, tmp_path):
     photos = (str(portrait / "sharp.png"), str(portrait / "flat.png"))
-    made = studio(PlantedDetector(face_at(50, 50, 100)))
+    made = runner(PlantedDetector(face_at(50, 50, 100)))
     outcome = made.run([Job("x", (photos,), name="a")], tmp_path)
     assert len(outcome.made) == 1
     finding, blurred = made.reporter.notes
@@ -115,8 +115,8 @@ def test_a_blurred_photo_is_noted_and_serves(studio, portrait, tmp_path):
     assert blurred.startswith(f"{photos[1]}: the face looks blurred")
 
 
-def test_no_detector_is_asked_for_crops(studio, crops, tmp_path):
-    outcome = studio().run([Job("x", (crops,), faces_cropped=True, name="a")], tmp_path)
+def test_no_detector_is_asked_for_crops(runner, crops, tmp_path):
+    outcome = runner().run([Job("x", (crops,), faces_cropped=True, name="a")], tmp_path)
     assert len(outcome.made) == 1
     assert read_record(tmp_path / "a.png").detector is None
 
@@ -137,7 +137,7 @@ def far_from(mask: np.ndarray, pixels_away: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("by", ["mask", "box", "pixels", "face"])
-def test_a_photo_of_any_size_is_repainted_in_its_place(studio, crops, sample_folder, tmp_path, by):
+def test_a_photo_of_any_size_is_repainted_in_its_place(runner, crops, sample_folder, tmp_path, by):
     photo = str(sample_folder / "photo.png")
     shape = (100, 150)
     mask, repaint = {
@@ -159,7 +159,7 @@ def test_a_photo_of_any_size_is_repainted_in_its_place(studio, crops, sample_fol
         ),
     }[by]
     detector = PlantedDetector(face_at(5, 5, 45), face_at(60, 20, 40))
-    made = studio(detector)
+    made = runner(detector)
     job = Job("x", (crops,), faces_cropped=True, repaint=repaint, name="a")
     outcome = made.run([job], tmp_path)
     assert not outcome.failed
@@ -175,7 +175,7 @@ def test_a_photo_of_any_size_is_repainted_in_its_place(studio, crops, sample_fol
     assert read_record(tmp_path / "a.png").painted is not None
 
 
-def test_what_is_painted_depends_on_photo_and_mask(studio, crops, sample_folder, tmp_path):
+def test_what_is_painted_depends_on_photo_and_mask(runner, crops, sample_folder, tmp_path):
     photo = sample_folder / "photo.png"
     other = save(tmp_path / "other.png", 255 - read_photo(photo))
     jobs = [
@@ -187,7 +187,7 @@ def test_what_is_painted_depends_on_photo_and_mask(studio, crops, sample_folder,
         }.items()
     ]
     out = tmp_path / "out"
-    studio().run(jobs, out)
+    runner().run(jobs, out)
     assert len({read_record(out / f"{job.name}.png").painted for job in jobs}) == 3
 
 
@@ -201,7 +201,7 @@ def test_what_is_painted_depends_on_photo_and_mask(studio, crops, sample_folder,
         ({"mask": "nowhere.png"}, "nowhere.png does not exist"),
     ],
 )
-def test_what_cannot_be_repainted_is_said(studio, crops, sample_folder, tmp_path, repaint, said):
+def test_what_cannot_be_repainted_is_said(runner, crops, sample_folder, tmp_path, repaint, said):
     job = Job(
         "x",
         (crops,),
@@ -209,16 +209,16 @@ def test_what_cannot_be_repainted_is_said(studio, crops, sample_folder, tmp_path
         repaint=Repaint(str(sample_folder / "photo.png"), **repaint),
         name="a",
     )
-    made = studio(PlantedDetector(face_at(5, 5, 45), face_at(60, 20, 40)))
+    made = runner(PlantedDetector(face_at(5, 5, 45), face_at(60, 20, 40)))
     assert said in made.run([job], tmp_path / "out").failed["a"]
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_only_repaint_ask_for_a_photo(studio, crops, sample_folder, tmp_path):
+def test_weights_that_only_repaint_ask_for_a_photo(runner, crops, sample_folder, tmp_path):
     config = open_weights(sample_folder / "weights").config
     denoiser = replace(config.flashface.denoiser, in_channels=25)
     inpainting = replace(config, flashface=FlashFaceConfig(denoiser))
-    made = studio(config=inpainting)
+    made = runner(config=inpainting)
     outcome = made.run([Job("x", (crops,), faces_cropped=True, name="a")], tmp_path)
     assert "only repaint" in outcome.failed["a"]
 
@@ -247,8 +247,8 @@ def jobs_of(crops, *settings, **more):
     ]
 
 
-def test_jobs_of_one_program_are_made_together(studio, crops, tmp_path, black):
-    made = studio(at_a_time=2)
+def test_jobs_of_one_program_are_made_together(runner, crops, tmp_path, black):
+    made = runner(at_a_time=2)
     jobs = jobs_of(crops, {"steps": 1}, {"steps": 2}, {"steps": 1}, {"steps": 2}, {"steps": 1})
     outcome = made.run(jobs, tmp_path)
     assert [path.stem for path in outcome.made] == ["0", "2", "1", "3", "4"]
@@ -257,21 +257,21 @@ def test_jobs_of_one_program_are_made_together(studio, crops, tmp_path, black):
     assert made.reporter.batches == [(2, 1), (2, 2), (1, 1)]
 
 
-def test_progress_counts_evaluations(studio, crops, tmp_path, black):
-    made = studio()
+def test_progress_counts_evaluations(runner, crops, tmp_path, black):
+    made = runner()
     steps = {"steps": 4}
     made.run(jobs_of(crops, steps, {**steps, "solver": "heun"}), tmp_path)
     assert made.reporter.batches == [(1, 4), (1, 7)]
 
 
-def test_more_evaluations_than_timesteps_are_refused_beforehand(studio, crops, tmp_path, black):
-    outcome = studio().run(jobs_of(crops, {"steps": 600, "solver": "heun"}), tmp_path)
+def test_more_evaluations_than_timesteps_are_refused_beforehand(runner, crops, tmp_path, black):
+    outcome = runner().run(jobs_of(crops, {"steps": 600, "solver": "heun"}), tmp_path)
     assert "600 steps of heun ask the network 1199 times" in outcome.failed["0"] and not black
 
 
-def test_few_jobs_wait_for_others(studio, crops, tmp_path, monkeypatch):
+def test_few_jobs_wait_for_others(runner, crops, tmp_path, monkeypatch):
     read, made_at = [], []
-    made = studio(at_a_time=2)
+    made = runner(at_a_time=2)
     load = made.loader.load
     monkeypatch.setattr(made.loader, "load", lambda job: read.append(job) or load(job))
 
@@ -287,9 +287,9 @@ def test_few_jobs_wait_for_others(studio, crops, tmp_path, monkeypatch):
     assert max(waiting) <= 8, f"{max(waiting)} photos were held at once"
 
 
-def test_features_are_kept_only_for_batches_of_the_same_people(studio, crops, tmp_path, black):
+def test_features_are_kept_only_for_batches_of_the_same_people(runner, crops, tmp_path, black):
     cache = ReferenceCache()
-    made = studio(at_a_time=2, cache=cache)
+    made = runner(at_a_time=2, cache=cache)
     others = (crops[1],)
     jobs = [
         Job("x", (who,), faces_cropped=True, name=f"{i}")
@@ -318,24 +318,24 @@ def test_nothing_is_opened_where_there_is_nothing_to_make(sample_folder, crops, 
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_wrong_is_heard_before_anything_is_made(studio, crops, tmp_path, black):
+def test_what_is_wrong_is_heard_before_anything_is_made(runner, crops, tmp_path, black):
     heard = Listener()
     heard.begin = lambda *_: heard.batches.append([*heard.failures])
     jobs = [*jobs_of(crops, {}, {}), Job("x", (("nowhere.png",),), name="lost")]
-    studio(reporter=heard).run(jobs, tmp_path)
+    runner(reporter=heard).run(jobs, tmp_path)
     assert heard.batches == [["lost"], ["lost"]]
 
 
-def test_what_is_there_is_counted_first(studio, crops, tmp_path, black):
+def test_what_is_there_is_counted_first(runner, crops, tmp_path, black):
     jobs = jobs_of(crops, {}, {}, {})
-    assert len(studio().run(jobs[:2], tmp_path).made) == 2
-    made = studio()
+    assert len(runner().run(jobs[:2], tmp_path).made) == 2
+    made = runner()
     outcome = made.run(jobs, tmp_path)
     assert (len(outcome.kept), len(outcome.made), made.reporter.there) == (2, 1, [2])
 
 
-def test_two_jobs_of_one_name_are_refused(studio, crops, tmp_path):
+def test_two_jobs_of_one_name_are_refused(runner, crops, tmp_path):
     one = Job("x", (crops,), name="me")
     with pytest.raises(ValueError, match="Two jobs are named 'me'"):
-        studio().run([one, one], tmp_path / "out")
+        runner().run([one, one], tmp_path / "out")
     assert not (tmp_path / "out").exists()
