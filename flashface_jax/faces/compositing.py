@@ -68,7 +68,7 @@ def match_colors(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Shifts an output's colours to the photo's where both show the same, smoothly in between.
 
-    Outside the mask the image and the photo should differ by the shift alone. It is measured by latent
+    Outside the mask the two should differ by the shift alone. It is measured by latent
     pixel and spread into the mask. Latent pixels next to masked ones are left out, since the
     autoencoder mixes neighbours, and those far off the median shift hardly count (Geman-McClure
     weights): there the output shows something else, long hair perhaps, which must not bleed into
