@@ -37,7 +37,7 @@ from flashface_jax.models.attention.attend import BlockedAttention
 from flashface_jax.models.blocks import Compute
 from flashface_jax.models.flashface import FlashFace, FlashFaceConfig
 from flashface_jax.models.network import network
-from flashface_jax.sampling.pipeline import hold
+from flashface_jax.sampling.pipeline import cast_params
 from flashface_jax.sampling.program import RequestBatch, Sampler, make_generate
 from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
 
@@ -117,7 +117,7 @@ def random_params(dtype: jnp.dtype) -> Any:
     """Parameters of both networks, uniform and small."""
     part = network(lambda keys: FlashFace(FlashFaceConfig(), Compute(), keys))
     key = jax.random.key(0)
-    return hold(
+    return cast_params(
         jax.tree.map(
             lambda leaf: 0.02 * jax.random.uniform(key, leaf.shape, minval=-1.0), part.shapes
         ),
@@ -194,7 +194,7 @@ def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None
     plan = sampling_plan(SamplingConfig(steps=options.steps), config.schedule)
     generate = make_generate(Sampler(system, "noise", options.tile))
     shapes = {
-        name: jax.eval_shape(lambda shapes: hold(shapes, dtype), part.shapes)
+        name: jax.eval_shape(lambda shapes: cast_params(shapes, dtype), part.shapes)
         for name, part in system.parts().items()
     }
     analysis = generate.lower(shapes, request, plan).compile().memory_analysis()
@@ -208,7 +208,7 @@ def time_images(options: argparse.Namespace, batch: int, flashface: Any) -> None
         return
     key = jax.random.key(1)
     drawn = {name: part.init(key) for name, part in system.parts().items() if name != "flashface"}
-    params = {**hold(drawn, dtype), "flashface": flashface}
+    params = {**cast_params(drawn, dtype), "flashface": flashface}
     generate(params, request, plan).block_until_ready()
     took = seconds(lambda: generate(params, request, plan).block_until_ready())
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
@@ -250,7 +250,7 @@ def main() -> None:
         from released_code import ReleasedCode  # noqa: PLC0415  (needs PyTorch)
 
         released = ReleasedCode(options.official, options.precision, options.threads)
-        params = hold(released.convert(), dtype)
+        params = cast_params(released.convert(), dtype)
     for batch in options.batch:
         time_step(options, batch, params, released)
         if options.whole:

@@ -4,8 +4,8 @@
         --config.initial=weights/sd15 --config.data.dataset=DATASET
 
 The released model's ReferenceNet runs the denoiser's, though the paper trains two whole networks.
-The released files cannot hold this one: sample.py opens it, `convert export` refuses it. Not run at
-this size.
+The released files cannot hold this one: flashface sample opens it, flashface convert export refuses
+it. Not run at this size.
 """
 
 from dataclasses import replace

@@ -2,5 +2,6 @@
 
 from typing import Literal
 
+ComputeDtype = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
 AttentionName = Literal["auto", "blocked", "splash", "cudnn"]

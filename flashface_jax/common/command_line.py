@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from flashface_jax.common.errors import sentence, stopped
+from flashface_jax.common.errors import ProblemsError, sentence, stopped
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -80,4 +80,4 @@ def _said(error: Exception, on_memory: str) -> str | None:
         return on_memory
     if isinstance(error, RuntimeError):  # so JAX says that a device has no memory left
         return on_memory if "RESOURCE_EXHAUSTED" in str(error) else None
-    return sentence(error)
+    return str(error) if isinstance(error, ProblemsError) else sentence(error)

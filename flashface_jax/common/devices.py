@@ -1,16 +1,15 @@
 """The devices that share a batch of images, and the precision that suits them."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from flashface_jax.common.choices import ComputeDtype, Precision
+
 IMAGES = "images"
 """The mesh axis that images are spread over."""
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -18,7 +17,7 @@ def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.local_devices()), (IMAGES,))
 
 
-def resolve_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
+def resolve_precision(precision: Precision) -> ComputeDtype:
     """Choose for "auto": float32 on a CPU, bfloat16 on accelerators."""
     if precision == "auto":
         return "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -17,6 +17,10 @@ _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = _shortener.maxlong = 60
 
 
+class ProblemsError(ValueError):
+    """Several problems, a line each, which commands print as they are."""
+
+
 def sentence(error: Exception) -> str:
     """What an error says, in one line that ends with a full stop; the system's name their file."""
     said = str(error)

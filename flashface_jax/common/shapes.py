@@ -24,13 +24,12 @@ Images are float in [-1, 1] (`Image`) or uint8 (`PixelImage`); latents are chann
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 Image = Float[Array, "batch H W 3"]
 Latent = Float[Array, "batch h w c"]
 FeatureMap = Float[Array, "batch _ _ _"]
 ReferenceLatent = Float[Array, "sets refs ref_h ref_w c"]
-ReferenceValid = Bool[Array, "sets refs"]
 ReferenceWeight = Float[Array, "sets refs"]
 Strength = Float[Array, "rows people"]
 Mask = Float[Array, "batch h w 1"]

@@ -11,7 +11,7 @@ from flashface_jax.common.command_line import Parser, UsageError, run_command
 from flashface_jax.common.files import require_exists, require_new
 
 OFFICIAL_HELP = """\
-Turn the files that FlashFace's authors released into one directory that sample.py opens.
+Turn the files that FlashFace's authors released into one directory that flashface sample opens.
 
 The four files are those of the release's cache folder. Widths and depths are read off the files.
 The directory holds config.json, Orbax parameters, the tokenizer, and apart what of the files is not

@@ -29,7 +29,7 @@ from flashface_jax.convert.unused import read_unused, unused_path
 from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.models.network import Network, flatten
 from flashface_jax.weights.directory import WeightsDirectory
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import build_system
 from flashface_jax.weights.tokenizer import write_clip_vocabulary
 

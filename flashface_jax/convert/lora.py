@@ -16,7 +16,7 @@ from flashface_jax.convert.table import ConversionError
 from flashface_jax.models.lora import Lora, LoraConfig
 from flashface_jax.models.unet_topology import StageSpec, UNetConfig, decoder_specs, encoder_specs
 from flashface_jax.weights.directory import WeightsDirectory
-from flashface_jax.weights.run import RunDirectory, open_weights
+from flashface_jax.weights.run_directory import RunDirectory, open_weights
 from flashface_jax.weights.system import build_system
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out_0"}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from flashface_jax.common.errors import ProblemsError
 from flashface_jax.models.network import Params, flatten, unflatten
 
 Shape = tuple[int, ...]
@@ -18,7 +19,7 @@ Shape = tuple[int, ...]
 ALIGNMENT = 64  # bytes
 
 
-class ConversionError(ValueError):
+class ConversionError(ProblemsError):
     """A checkpoint that cannot be converted; the message says why and what to do."""
 
 

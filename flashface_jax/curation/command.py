@@ -1,5 +1,6 @@
 """The curation command: from folders of photos of people to a manifest."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flashface curate")
 def _run(arguments: Sequence[str] | None, prog: str) -> None:
     options, flags = make_parser(prog).parse_known_args(arguments)  # what is unknown is for Beam
     check_places(options.photos, options.out)
+    # Beam tells of packages that it can do without, and of errors that are told here.
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     from flashface_jax.curation.pipeline.curate import curate  # noqa: PLC0415  (slow to import)
 
     curate(options, flags)

@@ -2,8 +2,8 @@
 
     flashface data build --source curated --out data
 
-The source is a folder with a manifest.jsonl, as flashface curate writes it, or such
-a file. A line is a photo:
+The source is a folder with a manifest.jsonl, as flashface curate writes it, or such a file. A line
+is a photo:
 
     {"photo": "ann/1.jpg", "identity": "Ann", "face_box": [310, 120, 530, 410],
      "landmarks": [[370, 230], [470, 228], [421, 290], [380, 345], [462, 343]],
@@ -30,8 +30,7 @@ from flashface_jax.data.manifest import find_manifest
 def make_parser(prog: str) -> Parser:
     """Describe the command line."""
     parser = Parser(prog=prog, description=__doc__)
-    form, default = PhotoFormat(), BuildOptions()
-    add = parser.add_argument
+    default, add = BuildOptions(), parser.add_argument
     add("--source", type=Path, required=True, help="a manifest, or the folder that holds it")
     add("--out", type=Path, required=True, help="directory for the dataset (TFDS' data_dir)")
     add(
@@ -49,6 +48,13 @@ def make_parser(prog: str) -> Parser:
     )
     add("--seed", type=int, default=0, help="of the choice of held-out identities (default: 0)")
     add("--remove", type=Path, help="list of removals: lines 'identity: NAME', 'source_id: ID'")
+    _add_storage(parser)
+    return parser
+
+
+def _add_storage(parser: Parser) -> None:
+    """Options of how photos are examined and stored."""
+    form, default, add = PhotoFormat(), BuildOptions(), parser.add_argument
     add(
         "--reference-size",
         type=int,
@@ -88,7 +94,6 @@ def make_parser(prog: str) -> Parser:
         default=default.threads,
         help="photos examined at the same time (default: the machine's cores)",
     )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "flashface data build") -> int:

@@ -10,7 +10,7 @@ of its caption; and for inpainting models the latent of the image without its fa
 is 0.28 MB a photo in float16. Samples, and their order, are those of a run that encodes photos
 itself; the dataset stays in use, for who is in it and for previews.
 
-Sizes are those of the weights, or of --config, a file as for train.py, whose fields can be
+Sizes are those of the weights, or of --config, a file as for flashface train, whose fields can be
 overridden: --config.system.image_size=512. Pictures that are varied (data.draws.augmentation)
 cannot be precomputed. Stopped at any moment, the same command goes on; OUT appears when it is
 whole. It holds what can be decoded to the photos: keep it as private, and when people are taken out
@@ -34,7 +34,7 @@ def make_parser(prog: str) -> Parser:
     add("--weights", type=Path, required=True, metavar="DIR", help="what the run starts from")
     add("--dataset", type=Path, required=True, metavar="DIR", help="what it is trained on")
     add("--out", type=Path, required=True, metavar="DIR", help="directory to write, a new one")
-    add("--config", type=Path, metavar="FILE", help="experiment, as for train.py")
+    add("--config", type=Path, metavar="FILE", help="experiment, as for flashface train")
     _add_options(parser)
     return parser
 

@@ -9,11 +9,11 @@ The list is a text file; a line names a person or a photo, # begins a comment:
 
 Only files of the dataset that hold such photos are written anew, and what was there is removed from
 the disk. Stopped at any moment, the dataset is whole, with or without the photos, and the same
-command goes on. Keep the list: the photos' sources still have them, and flashface
-data build --remove leaves them out of the next build. The build's outcomes.jsonl, if
-you kept it, may still name them. Latents that flashface data precompute made are
-pictures of them, too: remove that directory and make it again. A training run on the dataset cannot
-be resumed afterwards: its samples would be others. Begin another run from its weights.
+command goes on. Keep the list: the photos' sources still have them, and flashface data build
+--remove leaves them out of the next build. The build's outcomes.jsonl, if you kept it, may still
+name them. Latents that flashface data precompute made are pictures of them, too: remove that
+directory and make it again. A training run on the dataset cannot be resumed afterwards: its samples
+would be others. Begin another run from its weights.
 """
 
 import sys

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flashface demo") -
 
 def _run(arguments: Sequence[str] | None, prog: str) -> int:
     options = make_parser(prog).parse_args(arguments)
-    require_exists(options.config, "a configuration such as configs/synthetic.py")
+    require_exists(options.config, "a configuration; those of the project's clone are in configs/")
     require_writable(options.out)
     from absl import logging  # noqa: PLC0415
 

@@ -130,7 +130,7 @@ def draw_prompts(pipeline: FlashFacePipeline, asked: HeldOutBatch, people: int) 
 
 
 def write_people(out: Path, asked: HeldOutBatch, people: int) -> None:
-    """Write reference crops as files, for trying sample.py."""
+    """Write reference crops as files, for trying flashface sample."""
     for person in range(people):
         folder = out / "people" / f"{person:02d}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,6 @@ from flashface_jax.diffusion.settings import StrengthOverTime
 
 BranchNoise = Float[Array, "branches batch h w c"]
 
-"""A constant, or points (progress, value) joined by straight lines; progress runs from 0 at the
-first step to 1 at the last."""
-
 # Which branches an evaluation runs.
 TEXT_ONLY, REFERENCED_TEXT, TEXT_AND_REFERENCES = range(3)
 

@@ -15,7 +15,7 @@ from flashface_jax.sampling.jobs import Job
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.records import SOFTWARE, Record, Weights, read_record, write_png
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.weights.system import SystemConfig, sampling_plan
+from flashface_jax.weights.system import SystemConfig, count_evaluations
 
 BATCHES_WAITING = 4
 """Jobs of so many batches are kept waiting, with their photos, for others to be made with."""
@@ -161,7 +161,8 @@ class BatchRunner:
 
     def _make(self, batch: list[LoadedJob], out: Path, outcome: Outcome) -> None:
         first, pipeline = batch[0], self.pipeline  # whose opening may have something to say
-        evaluations = int(sampling_plan(first.sampling, self.config.schedule).count)
+        how = first.sampling
+        evaluations = count_evaluations(how.steps, how.solver, how.spacing, self.config.schedule)
         self.reporter.begin(len(batch), evaluations)
         requests = [one.request for one in batch]
         # Filled up, or a last, smaller batch would be compiled for.

@@ -41,6 +41,10 @@ def _run(arguments: Sequence[str] | None, prog: str) -> int:
     require_writable(options.out)
     if options.repeat is not None:
         return _repeat(options)
+    if options.distributed is not None:  # first: others would wait for a host that refuses
+        from flashface_jax.sampling.run import join_hosts  # noqa: PLC0415
+
+        join_hosts(options.distributed)
     jobs, broken = jobs_of(options)
     require_exists(options.weights, WEIGHTS)
     if options.jobs is None:

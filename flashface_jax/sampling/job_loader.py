@@ -25,7 +25,7 @@ from flashface_jax.faces.position import face_box
 from flashface_jax.faces.region import Region, cut, cut_mask, latent_mask, mask_of_box, plan_region
 from flashface_jax.sampling.jobs import Job, Repaint
 from flashface_jax.sampling.requests import ImageRequest, InpaintingImage, Person
-from flashface_jax.weights.system import SystemConfig, sampling_plan
+from flashface_jax.weights.system import SystemConfig, count_evaluations
 
 PEOPLE_KEPT = 256
 """People whose faces are kept for later jobs."""
@@ -110,7 +110,7 @@ class JobLoader:
         """
         config = self.config
         sampling = job.sampling(config.sampling)
-        sampling_plan(sampling, config.schedule)
+        count_evaluations(sampling.steps, sampling.solver, sampling.spacing, config.schedule)
         size = (job.height or config.image_size, job.width or config.image_size)
         stride = config.autoencoder.stride
         if any(side % stride for side in size):

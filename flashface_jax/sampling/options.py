@@ -182,6 +182,8 @@ def check_options(options: argparse.Namespace, parser: Parser) -> None:
                 raise ValueError(f"{flag} says how to paint into a photo: give --repaint PHOTO.")
     if options.mask and options.repaint_box:
         raise ValueError("Give either --mask or --repaint-box.")
+    if options.repeat is not None and options.distributed is not None:
+        raise ValueError("--distributed does not go with --repeat, which makes one image.")
     if options.face_models is not None and options.detector not in (None, "insightface"):
         raise ValueError(f"--face-models does not go with --detector {options.detector}.")
 

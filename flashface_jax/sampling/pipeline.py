@@ -33,7 +33,7 @@ from flashface_jax.sampling.program import (
 from flashface_jax.sampling.reference_cache import ReferenceCache
 from flashface_jax.sampling.requests import ANYWHERE, ImageRequest, Person
 from flashface_jax.weights.directory import sha256_of
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system, sampling_plan
 from flashface_jax.weights.tokenizer import Tokenizer
 

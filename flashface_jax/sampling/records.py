@@ -87,8 +87,8 @@ def read_record(path: Path) -> Record:
         raise ValueError(f"{path} is no picture that can be read ({error}).") from error
     if text is None:
         raise ValueError(
-            f"{path} does not say how it was made: only PNGs that sample.py wrote do, and only "
-            "until another program saves them."
+            f"{path} does not say how it was made: only PNGs that flashface sample wrote do, and "
+            "only until another program saves them."
         )
     try:
         record: Record = from_json(Record, json.loads(text), "the record")

@@ -22,7 +22,7 @@ from flashface_jax.sampling.jobs import SHEET, Job
 from flashface_jax.sampling.pipeline import FlashFacePipeline
 from flashface_jax.sampling.records import Record, read_record
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 
 FAILED = 1
 
@@ -35,8 +35,6 @@ def make_images(options: argparse.Namespace, jobs: Sequence[Job], broken: dict[s
         jobs: one for each image.
         broken: lines of a jobs file that are none: where they stand, and what is wrong with them.
     """
-    if options.distributed is not None:
-        _join_hosts(options.distributed)
     keep_compiled_programs()
     kind = OneCommand if options.jobs is None else Progress
     own = len(jobs[jax.process_index() :: jax.process_count()])
@@ -170,7 +168,7 @@ class OneCommand(Progress):
         raise error
 
 
-def _join_hosts(named: list[str]) -> None:
+def join_hosts(named: list[str]) -> None:
     """Meet the other hosts, which JAX finds if they are not named."""
     if named and not (len(named) == 3 and named[1].isdecimal() and named[2].isdecimal()):
         raise ValueError(

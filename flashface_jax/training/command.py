@@ -1,5 +1,6 @@
 """The train command: checks what is asked for before anything slow is imported."""
 
+import argparse
 import os
 import sys
 import traceback
@@ -51,27 +52,40 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flashface train") 
         processes one that fails ends at once, as others would wait for it and it for them.
     """
     try:
-        _train(arguments, prog)
+        options, overrides = parse_arguments(arguments, prog)
     except UsageError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return WRONG_USAGE
+    try:
+        _train(options, overrides)
     except KeyboardInterrupt:
         return _ended(stopped("the same command goes on from the newest checkpoint."))
     except (ValueError, OSError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return _ended(FAILED)
-    except Exception:
+    except BaseException:
         traceback.print_exc()
         return _ended(FAILED)
     return 0
 
 
-def _train(arguments: Sequence[str] | None, prog: str) -> None:
+def parse_arguments(
+    arguments: Sequence[str] | None, prog: str
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the command line; what is left over are overrides of the configuration.
+
+    Raises:
+        UsageError: naming the option that is unknown, or has no value that will do.
+    """
     parser = make_parser(prog)
     options, overrides = parser.parse_known_args(arguments)
     for word in overrides:
         if not word.startswith("--config."):
             parser.error(f"unrecognized argument {word}")
+    return options, overrides
+
+
+def _train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     workdir = local_path(options.workdir)
     require_exists(options.config, "a configuration such as configs/flashface.py")
     # Slow to import; and processes that make samples import what started them, and need neither.

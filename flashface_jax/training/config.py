@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from flashface_jax.common.choices import ComputeDtype
 from flashface_jax.common.config_file import read_config_file
 from flashface_jax.common.from_json import from_json
 from flashface_jax.data.config import DataConfig
@@ -60,7 +61,7 @@ class TrainConfig:
     initial: str = ""
     trainable: tuple[str, ...] = ("flashface",)
     lora: LoraConfig | None = None
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: ComputeDtype = "float32"
     accumulate: int = 1
     recompute: Recompute = "nothing"
     sharding: ShardingConfig = field(default_factory=ShardingConfig)

@@ -31,7 +31,7 @@ EPILOG = (
     + "".join(f"  {tpu}:{{{shapes.replace(' ', '')}}}\n" for tpu, shapes in KNOWN.items())
     + """
 overrides:
-  any field of the configuration, as in train.py: --config.optimizer.ema_decay=0
+  any field of the configuration, as in flashface train: --config.optimizer.ema_decay=0
 
 exit status:
   0 if the step fits everywhere with a tenth of the memory to spare, 1 if not, 2 for wrong usage
@@ -43,7 +43,13 @@ def make_parser(prog: str) -> Parser:
     """Describe the command line."""
     parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("--config", type=Path, required=True, metavar="FILE", help="experiment, as for train.py")
+    add(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="experiment, as for flashface train",
+    )
     add(
         "--topology",
         nargs="+",
@@ -96,6 +102,10 @@ def _run(arguments: Sequence[str] | None, prog: str) -> int:
     for name in options.topology:
         parse_topology(name)
     require_exists(options.config, "a configuration such as configs/flashface.py")
+    import jax  # noqa: PLC0415
+
+    # What is planned is compiled for TPUs; no device of this machine is needed.
+    jax.config.update("jax_platforms", "cpu")
     from flashface_jax.training.computation.topologies import plan  # noqa: PLC0415  (slow)
 
     return plan(options, overrides)

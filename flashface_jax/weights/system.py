@@ -1,5 +1,6 @@
 """The networks that make an image together, and the configuration that describes them all."""
 
+import functools
 from dataclasses import dataclass, field
 
 from flashface_jax.diffusion.guidance import Guidance
@@ -9,7 +10,7 @@ from flashface_jax.diffusion.schedule import (
     noise_levels,
     visited_levels,
 )
-from flashface_jax.diffusion.settings import SamplingConfig
+from flashface_jax.diffusion.settings import SamplingConfig, SolverName, Spacing
 from flashface_jax.models.autoencoder.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
@@ -92,6 +93,19 @@ def build_system(config: SystemConfig, compute: Compute | None = None) -> System
         text_tower=network(TextTower, config.text_tower, compute),
         image_tower=None if image_tower is None else network(ImageTower, image_tower, compute),
     )
+
+
+@functools.cache
+def count_evaluations(
+    steps: int, solver: SolverName, spacing: Spacing, schedule: ScheduleConfig
+) -> int:
+    """How often a run asks the network.
+
+    Raises:
+        ValueError: if these are more steps than the schedule has room for.
+    """
+    sampling = SamplingConfig(steps=steps, solver=solver, spacing=spacing)
+    return int(sampling_plan(sampling, schedule).count)
 
 
 def sampling_plan(sampling: SamplingConfig, schedule: ScheduleConfig) -> Plan:

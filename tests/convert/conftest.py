@@ -49,9 +49,9 @@ class MasksInRecordedOrder(FlashFace):
     their references only then have different masks, too, and cannot share an encoder.
     """
 
-    def denoise(self, latents, condition, timestep, context, references, beside=0):
+    def denoise(self, latents, condition, timestep, context, references, paired=0):
         latents, condition, timestep, context = (
-            jnp.concatenate([rows[:beside], rows])
+            jnp.concatenate([rows[:paired], rows])
             for rows in (latents, condition, timestep, context)
         )
         branches = latents.shape[0] // RECORDED_SAMPLES

@@ -21,7 +21,7 @@ from flashface_jax.models.lora import (
 )
 from flashface_jax.models.network import Params, flatten, unflatten
 from flashface_jax.weights.directory import WeightsDirectory
-from flashface_jax.weights.run import RunDirectory, open_weights
+from flashface_jax.weights.run_directory import RunDirectory, open_weights
 from flashface_jax.weights.run_files import TRAIN_FILE
 from tests.convert.conftest import HEADS
 from tests.convert.runs import write_run

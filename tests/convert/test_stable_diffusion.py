@@ -45,7 +45,7 @@ from flashface_jax.training.config import TrainConfig
 from flashface_jax.training.run.loop import train
 from flashface_jax.training.run.start import initial_weights, starting_state
 from flashface_jax.weights.directory import WeightsDirectory
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system
 from tests.convert import tiny_stable_diffusion as tiny
 from tests.recorded import assert_close, nhwc, relative_difference

@@ -280,7 +280,7 @@ def test_what_is_missing_is_named_in_one_sentence(world, tmp_path, capsys):
         ("--models", str(tmp_path / "nowhere")): "are no folder: give --models DIR",
         ("--captions", str(tmp_path)): "cannot be opened as a vision-language model",
         ("--min-fase", "3"): "--min-fase is no option here nor of Apache Beam",
-        ("--photos", "a", "b"): "b is no option here nor of Apache Beam",
+        ("b",): "b is no option here nor of Apache Beam",
         ("--direct_num_workers", "2", "b"): "b is no option here nor of Apache Beam",
         ("-x",): "-x is no option here nor of Apache Beam",
     }

@@ -1,5 +1,6 @@
 """Latents and contexts computed ahead: the same samples, the same loss, and none but the right."""
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from flashface_jax.data.loading.encoders import encoders_sha256
 from flashface_jax.data.loading.pipeline import Order, encoded_batches, training_batches
 from flashface_jax.data.loading.precomputed import Precomputed
 from flashface_jax.data.loading.transforms import UndecodableError
-from flashface_jax.data.precomputing import drafting, writing
+from flashface_jax.data.precomputing import drafting, planning, writing
 from flashface_jax.diffusion.loss import draw_loss_noise
 from flashface_jax.models.autoencoder.patch_cosines import PatchCosinesConfig
 from flashface_jax.training.computation.batch import Batch, EncodedBatch
@@ -29,8 +30,8 @@ from flashface_jax.training.computation.program import Program
 from flashface_jax.training.computation.step import make_loss_terms
 from flashface_jax.training.run.data import open_dataset
 from flashface_jax.training.run.loop import train
-from flashface_jax.weights.run import open_weights
-from flashface_jax.weights.system import build_system
+from flashface_jax.weights.run_directory import open_weights
+from flashface_jax.weights.system import SystemConfig, build_system
 from tests.data.encoded_world import config, no_posterior, run, system
 from tests.data.worlds import flat_dataset
 from tests.random_weights import write_random_weights
@@ -443,3 +444,15 @@ def test_the_posterior_survives_its_dtype(storage, bound):
     assert np.abs(np.expm1(shift / 2)).max() <= bound
     half = 2.0**-11 if storage == "float16" else 2.0**-8
     np.testing.assert_allclose(back["target_mean"].astype(float), given["target_mean"], rtol=half)
+
+
+def test_a_configuration_may_leave_out_what_has_a_default(tmp_path):
+    path = tmp_path / "short.py"
+    head = "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict("
+    path.write_text(head + "{'steps': 1})\n")
+    asked = argparse.Namespace(config=path, weights=tmp_path, precision="auto")
+    system, precision = planning._configured(asked, [], SystemConfig())
+    assert (system, precision) == (SystemConfig(), "float32")
+    path.write_text(head + "{'compute_dtype': 'float16'})\n")
+    with pytest.raises(ValueError, match="compute_dtype is 'float16'; it must be one of float32"):
+        planning._configured(asked, [], SystemConfig())

@@ -239,7 +239,7 @@ def test_weights_equal_copies_in_any_order():
         ("decoder/level0", 1e-3),
     ],
 )
-def test_rows_beside_equal_rows_of_their_own(placement, least):
+def test_paired_rows_equal_rows_of_their_own(placement, least):
     """Predicted with and without references from one encoder pass, or from two."""
     net = build(replace(TINY, reference_attention=placement))
     params, x = randomised(net), inputs(6, 5)

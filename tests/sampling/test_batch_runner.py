@@ -14,7 +14,7 @@ from flashface_jax.sampling.jobs import Job, Repaint
 from flashface_jax.sampling.pipeline import FlashFacePipeline, SamplingResult
 from flashface_jax.sampling.records import read_record
 from flashface_jax.sampling.reference_cache import ReferenceCache
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from tests.sampling.world import PlantedDetector, face_at, pixels, save
 
 

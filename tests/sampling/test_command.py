@@ -19,7 +19,7 @@ from flashface_jax.diffusion.settings import (
     SamplingConfig,
     strength,
 )
-from flashface_jax.sampling import run as sample_command
+from flashface_jax.sampling import run as sampling_run
 from flashface_jax.sampling.command import main
 from flashface_jax.sampling.jobs import Job
 from flashface_jax.sampling.options import FOR_ANY_JOB, make_parser
@@ -36,7 +36,7 @@ def four(sample_folder, opened, tmp_path_factory):
     """Two images of each of two prompts."""
     out = tmp_path_factory.mktemp("four") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_command.FlashFacePipeline, "from_directory", opened)
+        patch.setattr(sampling_run.FlashFacePipeline, "from_directory", opened)
         faces = [str(sample_folder / f"{i}.png") for i in (0, 1)]
         base = ["--weights", str(sample_folder / "weights"), "--references", *faces]
         what = ["--prompt", "smiling", "--prompt", "a child", "--images", "2", "--seed", "5"]
@@ -229,7 +229,7 @@ def test_a_stopped_command_goes_on_and_says_so(command, four, tmp_path, monkeypa
 
 
 def test_the_bar_counts_images_by_their_evaluations(capsys, recwarn):
-    with sample_command.Progress(5) as progress:
+    with sampling_run.Progress(5) as progress:
         progress.kept(2)
         for images_, evaluations in ((2, 3), (1, 7)):
             progress.begin(images_, evaluations)
@@ -260,9 +260,9 @@ def test_other_images_and_files_are_never_overwritten(command, four, tmp_path):
 
 def test_too_little_memory_is_said_with_what_helps(command, tmp_path, monkeypatch):
     def exhausted(*_, **__):
-        raise sample_command.jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        raise sampling_run.jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(sample_command.FlashFacePipeline, "make", exhausted)
+    monkeypatch.setattr(sampling_run.FlashFacePipeline, "make", exhausted)
     said = command.prompt(tmp_path / "out", "--prompt", "x")
     assert said.status == 1 and not (tmp_path / "out").exists()
     assert said.errors == [
@@ -272,10 +272,10 @@ def test_too_little_memory_is_said_with_what_helps(command, tmp_path, monkeypatc
 
 def test_other_failures_of_the_machine_are_not_hidden(command, tmp_path, monkeypatch):
     def broken(*_, **__):
-        raise sample_command.jax.errors.JaxRuntimeError("INTERNAL: broken")
+        raise sampling_run.jax.errors.JaxRuntimeError("INTERNAL: broken")
 
-    monkeypatch.setattr(sample_command.FlashFacePipeline, "make", broken)
-    with pytest.raises(sample_command.jax.errors.JaxRuntimeError, match="broken"):
+    monkeypatch.setattr(sampling_run.FlashFacePipeline, "make", broken)
+    with pytest.raises(sampling_run.jax.errors.JaxRuntimeError, match="broken"):
         command.prompt(tmp_path / "out", "--prompt", "x")
 
 
@@ -322,7 +322,7 @@ def test_an_image_is_made_again_in_its_precision(command, opened, tmp_path):
     write_png(original, pixels(original), record)
     # Another precision is another hash; nothing is made, for that would have to be compiled.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_command.FlashFacePipeline, "make", refuse)
+        patch.setattr(sampling_run.FlashFacePipeline, "make", refuse)
         said, _ = repeat(command, original, tmp_path / "again")
     assert opened.asked[-1]["precision"] == "bfloat16"
     assert said.errors == [f"error: {original} cannot be made again: stopped here."]

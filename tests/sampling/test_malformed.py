@@ -427,6 +427,7 @@ def test_an_image_of_something_else_is_kept(command, files):
         (["--repeat", "a.png", "--jobs", "b"], "--repeat"),
         (["--repeat", "a.png", "--steps", "5"], "--steps does not go with --repeat"),
         (["--repeat", "a.png", "--seed", "5"], "--seed does not go with --repeat"),
+        (["--repeat", "a.png", "--distributed"], "--distributed does not go with --repeat"),
         (["--weights", "w", "--jobs", "b", "--size", "64x64"], "--size does not go with --jobs"),
         (["--weights", "w", "--jobs", "b", "--references", "a"], "--references does not go"),
         (["--weights", "w", "--prompt", "\udcff", "--references", "good.png"], "prompt"),

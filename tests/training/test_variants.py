@@ -28,7 +28,7 @@ from flashface_jax.training.paper import (
 )
 from flashface_jax.training.run.loop import train
 from flashface_jax.training.run.start import initial_weights, starting_state
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import build_system
 from tests.random_weights import write_random_weights
 from tests.small import CONFIG, with_changes

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -24,9 +23,6 @@ COLLECTED = "collected.jsonl"
 
 def curate(options: argparse.Namespace, flags: Sequence[str]) -> None:
     """Curate photos, and say where the results are."""
-    # Beam tells of packages that it can do without, and of errors that are told here.
-    logging.getLogger().setLevel(logging.ERROR)
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     photos, out = options.photos, options.out
     unknown = unknown_flags(flags)
     if unknown:

@@ -10,6 +10,7 @@ from typing import cast
 
 import jax
 
+from flashface_jax.common.choices import ComputeDtype
 from flashface_jax.common.config_file import read_config_file
 from flashface_jax.common.devices import resolve_precision
 from flashface_jax.common.files import atomic_file, require_new
@@ -25,7 +26,7 @@ from flashface_jax.data.loading.samples import SampleShape
 from flashface_jax.data.precomputing.encoding import Encoders
 from flashface_jax.data.precomputing.preparation import Preparation
 from flashface_jax.data.precomputing.writing import Work
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import SystemConfig
 from flashface_jax.weights.tokenizer import Tokenizer
 
@@ -117,8 +118,9 @@ def _configured(
     if asked.config is None:
         return weights, resolve_precision(asked.precision)
     values = read_config_file(asked.config, overrides)
-    configured: SystemConfig = from_json(SystemConfig, values["system"], "system")
-    data: DataConfig = from_json(DataConfig, values["data"], "data")
+    configured: SystemConfig = from_json(SystemConfig, values.get("system", {}), "system")
+    data: DataConfig = from_json(DataConfig, values.get("data", {}), "data")
+    dtype = from_json(ComputeDtype, values.get("compute_dtype", "float32"), "compute_dtype")
     varied = [name for name, value in vars(data.draws.augmentation).items() if value]
     if varied:
         raise ValueError(
@@ -137,4 +139,4 @@ def _configured(
             )
     auto = asked.precision == "auto"
     system = dataclasses.replace(configured, text_tower=weights.text_tower)
-    return system, str(values["compute_dtype"]) if auto else asked.precision
+    return system, dtype if auto else asked.precision

@@ -1,7 +1,10 @@
 """Which attention a machine should run."""
 
+from typing import get_args
+
 import jax
 
+from flashface_jax.common.choices import AttentionName
 from flashface_jax.models.attention.attend import Attend, BlockedAttention
 
 # All heads at once, as accelerators like it; 256 MiB of logits.
@@ -13,7 +16,7 @@ HEAD_BY_HEAD = BlockedAttention(max_logits=1 << 21, head_by_head=True)
 # and below, with references.
 SMALL = 576 * 1024
 
-NAMES = ("auto", "blocked", "splash", "cudnn")
+NAMES = get_args(AttentionName)
 
 
 def best_attention(platform: str | None = None) -> Attend:

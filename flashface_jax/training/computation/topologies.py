@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from flashface_jax.common.errors import sentence
 from flashface_jax.common.files import atomic_file, require_writable
 from flashface_jax.planning.compiling import DoesNotFitError, elapsing
@@ -25,8 +23,6 @@ from flashface_jax.training.config import TrainConfig, load_config
 
 def plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Plan for all topologies and print the table; 1 if one does not fit."""
-    # What is planned is compiled for TPUs; no device of this machine is needed.
-    jax.config.update("jax_platforms", "cpu")
     topologies = [parse_topology(name) for name in options.topology]
     if options.json and options.json.is_dir():
         raise ValueError(f"{options.json} is a directory: name a file for --json.")

@@ -30,22 +30,23 @@ class Observer:
     """
 
     def __init__(self, program: Program, workdir: Path, step: int):
-        self._cleanup = ExitStack()
-        metrics = MetricsWriter(workdir, step, program.config.trackers)
-        self._metrics = self._cleanup.enter_context(closing(metrics))
-        self._profiler = Profiler(workdir, program.config.profile_steps)
-        self._cleanup.callback(self._profiler.close)
-        self._throughput = Throughput(_speed(program))
-        self._progress = self._cleanup.enter_context(
-            tqdm(
-                total=program.config.steps,
-                initial=step,
-                unit="step",
-                desc="training",
-                smoothing=0.05,
-                disable=not is_first(),
+        with ExitStack() as opened:
+            metrics = MetricsWriter(workdir, step, program.config.trackers)
+            self._metrics = opened.enter_context(closing(metrics))
+            self._profiler = Profiler(workdir, program.config.profile_steps)
+            opened.callback(self._profiler.close)
+            self._throughput = Throughput(_speed(program))
+            self._progress = opened.enter_context(
+                tqdm(
+                    total=program.config.steps,
+                    initial=step,
+                    unit="step",
+                    desc="training",
+                    smoothing=0.05,
+                    disable=not is_first(),
+                )
             )
-        )
+            self._cleanup = opened.pop_all()
 
     def __enter__(self) -> "Observer":
         return self

@@ -39,7 +39,8 @@ def train(config: TrainConfig, workdir: Path) -> TrainState:
             not fit, or a tracker cannot be opened.
         DivergedError: if a loss or gradient is not finite; the state before it is saved.
     """
-    check_trackers(config.trackers)
+    if is_first():  # who alone opens them
+        check_trackers(config.trackers)
     require_same_run(workdir, config)
     if newest_checkpoint(workdir) is None:
         initial_weights(config)  # refused before the data are opened, which may take long

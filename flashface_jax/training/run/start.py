@@ -18,7 +18,7 @@ from flashface_jax.training.run.initial import (
     start_from,
 )
 from flashface_jax.weights.directory import WeightsDirectory
-from flashface_jax.weights.run import open_weights
+from flashface_jax.weights.run_directory import open_weights
 from flashface_jax.weights.system import SystemConfig, build_system
 from flashface_jax.weights.trainable import FLASHFACE
 
