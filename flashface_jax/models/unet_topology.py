@@ -10,7 +10,7 @@ PLACEMENTS = {
     "both": ("encoder", "middle", "decoder"),
     "none": (),
 }
-"""Names of sets of places of reference attention, and the parts that have it whole."""
+"""Names of sets of places of reference attention: whole parts, or places."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def reference_stages(config: UNetConfig) -> list[str]:
                 f"{', '.join(PLACEMENTS)}, or some of {', '.join(known)}, joined with commas."
             )
         parts = PLACEMENTS.get(word, ())
-        chosen |= {place for place in known if place == word or place.partition("/")[0] in parts}
+        chosen |= {place for place in known if {place, place.partition("/")[0]} & {word, *parts}}
     return [stage for stage, place in places.items() if place in chosen]
 
 

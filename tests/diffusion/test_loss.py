@@ -97,6 +97,18 @@ def test_a_perfect_model_has_no_loss(case, name):
     assert losses.shape == (3,) and float(jnp.abs(losses).max()) <= 1e-5, losses
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_a_fresh_network_which_predicts_0_has_a_finite_loss_and_gradient(case, name):
+    denoised, example, drawn, _ = case
+
+    def loss(noise):
+        fresh = dataclasses.replace(denoised, noise=noise)
+        return TERMS[name](fresh, example, drawn, LossConfig()).sum()
+
+    value, gradient = jax.value_and_grad(loss)(jnp.zeros(SHAPE))
+    assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

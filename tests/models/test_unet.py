@@ -23,6 +23,7 @@ from flashface_jax.models.flashface import FlashFace, FlashFaceConfig, begin_as_
 from flashface_jax.models.network import flatten, network
 from flashface_jax.models.unet import References
 from flashface_jax.models.unet_topology import (
+    PLACEMENTS,
     DownsampleSpec,
     UNetConfig,
     decoder_specs,
@@ -177,9 +178,9 @@ def test_a_placement_is_found_from_its_stages(placement):
 @pytest.mark.parametrize("word", ["decoder/level2", "decoder/1", "head", "", "Both"])
 def test_unknown_places_are_refused_by_those_that_there_are(word):
     said = (
-        f"There is no place '{word}' for reference attention: choose one of decoder, encoder, "
-        "both, none, or some of encoder/level0, encoder/level1, middle, decoder/level1, "
-        "decoder/level0, joined with commas."
+        f"There is no place '{word}' for reference attention: choose one of "
+        f"{', '.join(PLACEMENTS)}, or some of encoder/level0, encoder/level1, middle, "
+        "decoder/level1, decoder/level0, joined with commas."
     )
     with pytest.raises(ValueError, match=f"^{said}$"):
         replace(DEEPER, reference_attention=f"middle,{word}")

@@ -148,6 +148,23 @@ def test_the_last_step_cannot_be_moved_once_the_rate_falls_towards_it(tmp_path):
     require_same_run(tmp_path, plain)
 
 
+def test_a_run_that_began_before_a_field_was_added_goes_on(tmp_path):
+    write_run_config(tmp_path, CONFIG)
+    path = tmp_path / "train.json"
+    written = json.loads(path.read_text())
+    del written["loss"]["weights"], written["trackers"]
+    written["likeness"] = written.pop("identity_judge")  # as it was called
+    path.write_text(json.dumps(written))
+    require_same_run(tmp_path, CONFIG)
+    weights = dataclasses.replace(CONFIG.loss.weights, face=0.5)
+    other = with_changes(loss=dataclasses.replace(CONFIG.loss, weights=weights))
+    with pytest.raises(ValueError, match=r"\(loss.weights.face: 0.0 -> 0.5\)"):
+        require_same_run(tmp_path, other)
+    path.write_text(json.dumps({**written, "depth": 3}))  # of a version that is not known
+    with pytest.raises(ValueError, match=r"depth: 3 -> None"):
+        require_same_run(tmp_path, CONFIG)
+
+
 def test_how_samples_are_drawn_may_change_between_stop_and_resumption(resumed_run, whole_run):
     sampling = dataclasses.replace(CONFIG.system.sampling, steps=2)
     system = dataclasses.replace(CONFIG.system, sampling=sampling)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashface_jax.common.files import atomic_file
-from flashface_jax.training.config import TrainConfig
+from flashface_jax.training.config import TrainConfig, from_mapping
 from flashface_jax.weights.directory import CONFIG_FILE, write_config
 from flashface_jax.weights.run_files import TRAIN_FILE, has_checkpoints
 
@@ -31,6 +31,8 @@ RESUMABLE_CHANGES = {
     "profile_steps",
 }
 
+FORMER_NAMES = {"likeness": "identity_judge"}
+
 
 def require_same_run(workdir: Path, config: TrainConfig) -> None:
     """Refuse a directory that holds a run of another configuration, or other weights.
@@ -53,7 +55,7 @@ def require_same_run(workdir: Path, config: TrainConfig) -> None:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy.") from error
     free = RESUMABLE_CHANGES - ({"steps"} if config.optimizer.cosine_decay else set())
-    began, now = (_by_path(values, free) for values in (written, _described(config)))
+    began, now = (_by_path(values, free) for values in (_completed(written), _described(config)))
     changed = [
         f"{name}: {began.get(name)} -> {now.get(name)}"
         for name in sorted(began.keys() | now.keys())
@@ -71,6 +73,15 @@ def write_run_config(workdir: Path, config: TrainConfig) -> None:
     with atomic_file(workdir / TRAIN_FILE) as draft:
         draft.write_text(json.dumps(_described(config), indent=2) + "\n")
     write_config(workdir, config.system)
+
+
+def _completed(written: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as this version has it: its names, and fields added since at defaults."""
+    named = {FORMER_NAMES.get(name, name): value for name, value in written.items()}
+    try:
+        return _described(from_mapping(named))
+    except ValueError:  # of another kind: what differs is told field by field
+        return written
 
 
 def _described(config: TrainConfig) -> dict[str, Any]:
