@@ -27,7 +27,7 @@ demo: $(VENV)/installed  ## train a small FlashFace on drawn people, then draw h
 
 test: $(VENV)/installed-dev  ## the whole default suite, two processes
 	@echo "Running the tests ..."
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In an environment of its own: insightface brings an OpenCV that needs a display's libraries, which
 # the headless one replaces; Apache Beam asks for older versions of four packages, and runs with

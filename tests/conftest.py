@@ -30,6 +30,14 @@ import pytest  # noqa: E402
 
 from tests.sampling import world as sampling  # noqa: E402
 
+LONG = ("tests/training/", "tests/demo/", "tests/sampling/test_pipeline.py")
+"""Files of few tests that take long: they begin first, or one process would end up with them."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the long files first; the order of the others stays."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory):

@@ -143,7 +143,9 @@ def test_features_are_handed_out_where_reference_attention_is(placement):
     assert set(made) == {f"{stage}/{i}" for stage in depth for i in range(depth[stage])}
 
 
-@pytest.mark.parametrize("placement", ["none", "encoder", "decoder/level0"])
+@pytest.mark.parametrize(
+    "placement", ["none", pytest.param("encoder", marks=pytest.mark.slow), "decoder/level0"]
+)
 def test_references_act_where_they_are_placed(placement):
     net, x = build(replace(DEEPER, reference_attention=placement)), inputs(8, 8)
     params = randomised(net)

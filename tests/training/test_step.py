@@ -118,7 +118,7 @@ def test_each_term_is_logged_before_its_weight(compiled):
     assert float(metrics["sample_loss"].mean()) == pytest.approx(float(metrics["loss"]), rel=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_terms_are_added_up_with_their_weights(compiled, accumulate):
     loss = LossConfig(weights=LossWeights(noise=0.5, face=2.0))
     program = Program.over(with_changes(loss=loss, accumulate=accumulate), jax.devices()[:1])
